@@ -1,0 +1,1 @@
+//! Verification of Nitro attestation documents: (document, trust root, expectations, now) to evidence.

@@ -1,0 +1,1 @@
+//! Drivers over the threshold signing libraries, without I/O: key generation, triples, signing.

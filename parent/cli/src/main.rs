@@ -1,0 +1,2 @@
+//! `casemate`: the operator's and the auditor's tool.
+fn main() {}

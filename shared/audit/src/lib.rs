@@ -1,0 +1,1 @@
+//! RFC 6962 tree, checkpoints, records, proofs and their verification.

@@ -1,0 +1,1 @@
+//! Policy: (policy, charges, intent, approvals, now) to verdict; bounds.

@@ -1,0 +1,1 @@
+//! Wire types: ids, amounts, time, requests, stamps, receipts; strict CBOR.

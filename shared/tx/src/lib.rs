@@ -1,0 +1,1 @@
+//! Bytes to intent: EVM transactions, EIP-712 and EIP-3009.

@@ -1,0 +1,2 @@
+//! `casemate-dev`: a local cluster and the demo.
+fn main() {}

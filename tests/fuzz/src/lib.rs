@@ -1,0 +1,1 @@
+//! Every decoder's fuzz target, run over its corpus by cargo test.
