@@ -1,1 +1,5 @@
-//! Bytes to intent: EVM transactions, EIP-712 and EIP-3009.
+//! Bytes to intent: what a payload does, read inside the enclave (invariant I3).
+
+pub mod intent;
+
+pub use intent::{Action, AssetRef, Domain, EvmAddress, Intent, Validity};
