@@ -215,6 +215,7 @@ impl<'de> serde::Deserialize<'de> for Amount {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

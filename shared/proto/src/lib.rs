@@ -9,9 +9,13 @@ pub mod amount;
 pub mod cbor;
 pub mod credential;
 pub mod denial;
+pub mod governance;
 pub mod hash;
 pub mod ids;
+pub mod manifest;
 pub mod path;
+pub mod request;
+pub mod stamp;
 pub mod time;
 
 pub use amount::Amount;
