@@ -1,1 +1,28 @@
 //! Policy: (policy, charges, intent, approvals, now) to verdict; bounds.
+
+mod actions;
+mod approve;
+pub mod book;
+pub mod charge;
+pub mod decision;
+pub mod error;
+mod evaluate;
+mod hours;
+mod intern;
+mod limits;
+pub mod model;
+pub mod pattern;
+mod policy;
+mod snapshot;
+mod toml_policy;
+pub mod validate;
+mod validate_grant;
+
+pub use approve::check_approver;
+pub use book::{BookError, ChargeBook, Scope, Used};
+pub use charge::{Charge, ChargeKind, Slack};
+pub use decision::{Allowance, Approved, Ask, Counter, Decision, Requirement};
+pub use error::{PolicyError, PolicyErrors, Problem, Rule};
+pub use evaluate::evaluate;
+pub use model::{AssetKey, PolicyDoc};
+pub use policy::{MAX_CANONICAL_BYTES, MAX_TOML_BYTES, Policy};
