@@ -1,6 +1,8 @@
 //! Time, always an argument: this crate reads no clock.
 
-use core::fmt;
+use core::{fmt, time::Duration};
+
+use der::DateTime;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, the unit of a document's own `timestamp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +22,21 @@ impl UnixMillis {
     }
 }
 
+/// RFC 3339 in UTC, with milliseconds.
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ms", self.0)
+        let seconds = Duration::from_secs(self.0 / 1000);
+        match DateTime::from_unix_duration(seconds) {
+            Ok(date) => {
+                let (year, month, day) = (date.year(), date.month(), date.day());
+                let (hour, minute, second) = (date.hour(), date.minutes(), date.seconds());
+                let millisecond = self.0 % 1000;
+                write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+                write!(f, ".{millisecond:03}Z")
+            }
+            // Beyond the year 9999.
+            Err(_) => write!(f, "{} ms", self.0),
+        }
     }
 }
 
@@ -55,4 +69,17 @@ pub struct Freshness {
     pub max_age_ms: Option<u64>,
     /// The greatest accepted `timestamp - now`, in milliseconds: the tolerance between two clocks.
     pub future_tolerance_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_prints_as_rfc_3339() {
+        assert_eq!(UnixMillis::new(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(UnixMillis::new(1_668_034_320_696).to_string(), "2022-11-09T22:52:00.696Z");
+        assert_eq!(UnixMillis::new(1_709_164_800_007).to_string(), "2024-02-29T00:00:00.007Z");
+        assert_eq!(UnixMillis::new(u64::MAX).to_string(), format!("{} ms", u64::MAX));
+    }
 }
