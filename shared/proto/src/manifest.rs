@@ -409,9 +409,9 @@ impl GenesisRecord {
         if !roster.eq(self.boots.iter().map(|boot| &boot.node)) {
             return fail("the boots are not exactly the roster's nodes, in order".to_owned());
         }
-        if !distinct(self.boots.iter().map(BootRecord::id))
-            || !distinct(self.boots.iter().map(|boot| boot.nonce))
+        if !distinct(self.boots.iter().map(|boot| boot.nonce))
             || !distinct(self.boots.iter().map(|boot| boot.key))
+            || !distinct(self.boots.iter().map(|boot| boot.channel_key))
         {
             return fail("two boots share a key or a nonce".to_owned());
         }
