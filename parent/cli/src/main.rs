@@ -1,2 +1,38 @@
 //! `casemate`: the operator's and the auditor's tool.
-fn main() {}
+//!
+//! Status 0: done; 1: error, usage included; 2: denied by policy; 3: pending approval.
+
+mod attest;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The operator's and the auditor's tool.
+#[derive(Parser)]
+#[command(name = "casemate", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Attestation documents of Nitro enclaves.
+    Attest(attest::AttestArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell it to if this fails.
+            let _ = error.print();
+            // clap's own status for usage is 2, which here means denied by policy.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Attest(args) => attest::run(args),
+    }
+}

@@ -1,1 +1,27 @@
-//! RFC 6962 tree, checkpoints, records, proofs and their verification.
+//! The audit log: what a record is, the tree over the records, the checkpoints that enclaves
+//! cosign, the proofs that a client keeps, and the verification of all of it offline.
+//!
+//! Nothing here knows the ledger. A record's entry and verdict are opaque bytes, and whoever can
+//! execute them again enters through `verify::Replay`. Nothing here reads a clock, draws
+//! randomness or does I/O: signatures are made elsewhere, over bytes from here, and files go
+//! through `store::StoreRead` and lists of (path, bytes).
+//!
+//! The formats are others': RFC 6962 (and 9162) for the tree, C2SP `tlog-tiles`, `signed-note`,
+//! `tlog-checkpoint` and `tlog-cosignature` for everything that is published, so that existing
+//! witnesses and monitors can read it.
+
+pub mod checkpoint;
+pub mod merkle;
+pub mod note;
+pub mod record;
+pub mod tile;
+pub mod tree;
+
+pub use checkpoint::{
+    Checkpoint, CheckpointError, CheckpointPolicy, CosignerSet, Origin, VerifiedCheckpoint,
+    verify_checkpoint,
+};
+pub use merkle::{ProofError, leaf_hash, verify_consistency, verify_inclusion};
+pub use note::{NoteError, NoteKeyName, NoteSignature, SignatureKind, SignedNote, VerifierKey};
+pub use record::{Counter, Record, RecordError, RecordFields};
+pub use tree::{Frontier, HashStore, Tree, TreeError};

@@ -17,6 +17,7 @@ pub mod path;
 pub mod request;
 pub mod stamp;
 pub mod time;
+pub mod webauthn;
 
 pub use amount::Amount;
 pub use credential::{Algorithm, CredentialId, PublicKey};

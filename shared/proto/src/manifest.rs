@@ -11,6 +11,7 @@ use minicbor::{Decode, Encode};
 use crate::credential::PublicKey;
 use crate::hash::tagged_hash;
 use crate::ids::Hash32;
+use crate::webauthn::RelyingParty;
 use crate::{BootId, CredentialId, GenesisId, Millis, NodeName, UnixMillis};
 
 /// Most nodes of a cluster.
@@ -180,6 +181,9 @@ pub struct Manifest {
     /// SHA-256 fingerprint of the attestation root certificate.
     #[n(10)]
     pub trust_root: Hash32,
+    /// The site whose passkeys may approve; `None`: no approval by passkey.
+    #[n(11)]
+    pub relying_party: Option<RelyingParty>,
 }
 
 /// Why a manifest or a genesis is refused.
@@ -290,6 +294,9 @@ impl Manifest {
         }
         if limits.max_requests == 0 || limits.max_requests > 10_000_000 {
             return fail("limits", "max_requests is 1 to 10,000,000".to_owned());
+        }
+        if let Some(Err(reason)) = self.relying_party.as_ref().map(RelyingParty::check) {
+            return fail("relying_party", reason);
         }
         Ok(())
     }
@@ -402,9 +409,9 @@ impl GenesisRecord {
         if !roster.eq(self.boots.iter().map(|boot| &boot.node)) {
             return fail("the boots are not exactly the roster's nodes, in order".to_owned());
         }
-        if !distinct(self.boots.iter().map(BootRecord::id))
-            || !distinct(self.boots.iter().map(|boot| boot.nonce))
+        if !distinct(self.boots.iter().map(|boot| boot.nonce))
             || !distinct(self.boots.iter().map(|boot| boot.key))
+            || !distinct(self.boots.iter().map(|boot| boot.channel_key))
         {
             return fail("two boots share a key or a nonce".to_owned());
         }

@@ -95,6 +95,14 @@ pub enum StampError {
         /// Until when.
         expires: UnixMillis,
     },
+    /// It ends before it begins.
+    #[error("the stamp expires at {expires}, which is not after its issue at {issued}")]
+    Backwards {
+        /// From when.
+        issued: UnixMillis,
+        /// Until when.
+        expires: UnixMillis,
+    },
     /// Not yet valid.
     #[error("the stamp is valid from {issued}, and the cluster's time is {now}")]
     NotYet {
@@ -243,13 +251,16 @@ impl Stamp {
     }
 
     /// Checks the times alone: `issued_at <= now < expires_at`, with `tolerance` for a client's
-    /// clock that is ahead, and a life of at most [`MAX_LIFE`].
+    /// clock that is ahead, and a life above zero and at most [`MAX_LIFE`].
     ///
     /// # Errors
     /// If one does not hold.
     pub fn check_times(&self, now: UnixMillis, tolerance: Millis) -> Result<(), StampError> {
         let life = self.expires_at.since(self.issued_at);
         let (issued, expires) = (self.issued_at, self.expires_at);
+        if expires <= issued {
+            return Err(StampError::Backwards { issued, expires });
+        }
         if life > MAX_LIFE {
             return Err(StampError::LifeTooLong { life, issued, expires });
         }

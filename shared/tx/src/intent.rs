@@ -31,6 +31,12 @@ impl core::fmt::Display for EvmAddress {
         f.write_str(&self.to_checksum())
     }
 }
+/// JSON: the EIP-55 checksummed text.
+impl serde::Serialize for EvmAddress {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
 impl core::fmt::Debug for EvmAddress {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(&self.to_checksum())
