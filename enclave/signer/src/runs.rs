@@ -1,0 +1,227 @@
+//! Protocol runs in progress: one table for all kinds, and the messages that came too early.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use casemate_proto::ids::Hash32;
+use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
+use casemate_threshold::ecdsa::TriplePair;
+use casemate_threshold::{
+    EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
+    Ed25519Signature, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key, Run as _,
+    RunError, RunId, Step, TripleRun,
+};
+
+/// Most runs at one time.
+pub(crate) const MAX_RUNS: usize = 512;
+/// Most bytes that one peer's early messages may take.
+const MAX_EARLY_BYTES: usize = 2 * 1024 * 1024;
+/// Most early messages of one peer.
+const MAX_EARLY_MESSAGES: usize = 512;
+/// How long an early message waits.
+const EARLY_LIFE: Millis = Millis(10_000);
+/// How many ended runs are remembered, so that what comes late is not taken for early.
+const REMEMBERED: usize = 4096;
+
+/// What a run is to this node.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    /// Two triples. `mine`: this node asked for them and alone says what uses them.
+    Triples { mine: bool },
+    /// The signature that the entry at this index allowed.
+    Sign { index: u64, led: bool },
+    /// A pending key's test.
+    Test { name: KeyName, transcript: Hash32, led: bool },
+    /// A key's generation.
+    Keygen { index: u64 },
+    /// The log key's signature of the checkpoint of this size.
+    Log { size: u64, led: bool },
+}
+
+/// A run of any kind.
+pub(crate) enum AnyRun {
+    Triples(TripleRun),
+    EcdsaSign(EcdsaSignRun),
+    Ed25519Sign(Ed25519SignRun),
+    EcdsaKeygen(EcdsaKeygenRun),
+    Ed25519Keygen(Ed25519KeygenRun),
+}
+
+/// What a run made.
+pub(crate) enum Made {
+    Pair(TriplePair),
+    Ecdsa(EcdsaSignature),
+    Ed25519(Ed25519Signature),
+    EcdsaKey(PendingEcdsaKey),
+    Ed25519Key(PendingEd25519Key),
+}
+
+/// One call's result, of any kind.
+pub(crate) struct AnyStep {
+    pub(crate) send: Vec<Outgoing>,
+    pub(crate) done: Option<Made>,
+}
+
+impl AnyStep {
+    pub(crate) fn of<T>(step: Step<T>, made: impl FnOnce(T) -> Made) -> Self {
+        Self { send: step.send, done: step.done.map(made) }
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $run:ident => $call:expr) => {
+        match $self {
+            AnyRun::Triples($run) => $call.map(|step| AnyStep::of(step, Made::Pair)),
+            AnyRun::EcdsaSign($run) => $call.map(|step| AnyStep::of(step, Made::Ecdsa)),
+            AnyRun::Ed25519Sign($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519)),
+            AnyRun::EcdsaKeygen($run) => $call.map(|step| AnyStep::of(step, Made::EcdsaKey)),
+            AnyRun::Ed25519Keygen($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519Key)),
+        }
+    };
+}
+
+impl AnyRun {
+    pub(crate) fn start(&mut self, now: UnixMillis) -> Result<AnyStep, RunError> {
+        each!(self, run => run.start(now))
+    }
+    pub(crate) fn receive(
+        &mut self,
+        from: PartyId,
+        bytes: &[u8],
+        now: UnixMillis,
+    ) -> Result<AnyStep, RunError> {
+        each!(self, run => run.receive(from, bytes, now))
+    }
+    pub(crate) fn is_over(&mut self, now: UnixMillis) -> bool {
+        match self {
+            Self::Triples(run) => run.expire(now),
+            Self::EcdsaSign(run) => run.expire(now),
+            Self::Ed25519Sign(run) => run.expire(now),
+            Self::EcdsaKeygen(run) => run.expire(now),
+            Self::Ed25519Keygen(run) => run.expire(now),
+        }
+    }
+    pub(crate) fn burn(&mut self) {
+        match self {
+            Self::Triples(run) => run.burn(),
+            Self::EcdsaSign(run) => run.burn(),
+            Self::Ed25519Sign(run) => run.burn(),
+            Self::EcdsaKeygen(run) => run.burn(),
+            Self::Ed25519Keygen(run) => run.burn(),
+        }
+    }
+}
+
+/// A run with what this node knows of it.
+pub(crate) struct Slot {
+    pub(crate) run: AnyRun,
+    pub(crate) role: Role,
+    pub(crate) participants: Participants,
+    /// Who has been heard in it.
+    pub(crate) heard: BTreeSet<PartyId>,
+}
+
+struct Early {
+    from: PartyId,
+    bytes: Vec<u8>,
+    until: UnixMillis,
+}
+
+/// The table of runs.
+#[derive(Default)]
+pub(crate) struct Runs {
+    slots: BTreeMap<RunId, Slot>,
+    early: BTreeMap<RunId, Vec<Early>>,
+    early_use: BTreeMap<PartyId, (usize, usize)>,
+    ended: BTreeSet<RunId>,
+    ended_order: VecDeque<RunId>,
+}
+
+impl Runs {
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= MAX_RUNS
+    }
+    pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Slot> {
+        self.slots.get_mut(id)
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RunId, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Puts a run in and gives what came for it already.
+    pub(crate) fn insert(&mut self, id: RunId, slot: Slot) -> Vec<(PartyId, Vec<u8>)> {
+        self.slots.insert(id, slot);
+        let early = self.early.remove(&id).unwrap_or_default();
+        for message in &early {
+            self.forget_use(message.from, message.bytes.len());
+        }
+        early.into_iter().map(|message| (message.from, message.bytes)).collect()
+    }
+
+    /// Takes a run out for good.
+    pub(crate) fn end(&mut self, id: &RunId) -> Option<Slot> {
+        if self.ended.insert(*id) {
+            self.ended_order.push_back(*id);
+        }
+        while self.ended_order.len() > REMEMBERED {
+            if let Some(oldest) = self.ended_order.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+        self.slots.remove(id)
+    }
+
+    /// Keeps a message whose run is not known here yet, within the sender's allowance.
+    pub(crate) fn keep_early(&mut self, id: RunId, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        if self.ended.contains(&id) {
+            return;
+        }
+        let (messages, used) = self.early_use.get(&from).copied().unwrap_or_default();
+        let used = used.saturating_add(bytes.len());
+        if messages >= MAX_EARLY_MESSAGES || used > MAX_EARLY_BYTES {
+            return;
+        }
+        self.early_use.insert(from, (messages.saturating_add(1), used));
+        let until = now.saturating_add(EARLY_LIFE);
+        self.early.entry(id).or_default().push(Early { from, bytes: bytes.to_vec(), until });
+    }
+
+    fn forget_use(&mut self, from: PartyId, bytes: usize) {
+        if let Some((messages, used)) = self.early_use.get_mut(&from) {
+            *messages = messages.saturating_sub(1);
+            *used = used.saturating_sub(bytes);
+        }
+    }
+
+    /// Drops early messages that nobody came for, and gives the runs whose time is over.
+    pub(crate) fn due(&mut self, now: UnixMillis) -> Vec<RunId> {
+        let mut dropped = Vec::new();
+        self.early.retain(|_, messages| {
+            messages.retain(|message| {
+                let keep = message.until > now;
+                if !keep {
+                    dropped.push((message.from, message.bytes.len()));
+                }
+                keep
+            });
+            !messages.is_empty()
+        });
+        for (from, bytes) in dropped {
+            self.forget_use(from, bytes);
+        }
+        self.slots
+            .iter_mut()
+            .filter_map(|(id, slot)| slot.run.is_over(now).then_some(*id))
+            .collect()
+    }
+
+    /// The runs that `choose` picks.
+    pub(crate) fn which(&self, choose: impl Fn(&Slot) -> bool) -> Vec<RunId> {
+        self.slots.iter().filter(|(_, slot)| choose(slot)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// How a coordinator names who takes part.
+pub(crate) fn sorted(mut names: Vec<NodeName>) -> Vec<NodeName> {
+    names.sort();
+    names
+}

@@ -1,0 +1,194 @@
+//! The stock of triples: made when idle, and on demand when a request waits for some.
+//!
+//! A pair serves exactly the t boots that made it, once. Two nodes that lead at the same time must
+//! not name the same pair; so a pair is *led* by the node that asked for it, and only that node
+//! names it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use casemate_proto::hash::tagged_hash;
+use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
+use casemate_threshold::context::Purpose;
+use casemate_threshold::ecdsa::TriplePair;
+use casemate_threshold::{
+    Participants, RunContext, RunError, RunSpec, TriplePairId, TripleRun, TripleStock,
+};
+
+use crate::node::Node;
+use crate::peer::PeerMessage;
+use crate::runs::{AnyRun, Role, sorted};
+
+/// Most triple runs of other leaders that this node takes part in at one time.
+const MAX_JOINED: usize = 64;
+/// How far another node's size may lie from this one's when it asks for triples.
+const MAX_DRIFT: u64 = 100_000;
+/// How long a node waits after a failure before it makes triples for its stock again.
+const PAUSE: Millis = Millis(1_000);
+
+/// The stock and what is being made.
+#[derive(Default)]
+pub(crate) struct Triples {
+    stock: TripleStock,
+    /// The pairs that this node leads, oldest first.
+    own: BTreeMap<Vec<NodeName>, VecDeque<TriplePairId>>,
+    /// Pairs under way, by set: how many this node leads, how many others do.
+    making: BTreeMap<Vec<NodeName>, (usize, usize)>,
+    paused_until: UnixMillis,
+}
+
+impl Triples {
+    /// Takes the oldest pair that this node leads for this set; only its name.
+    pub(crate) fn take_own(&mut self, set: &[NodeName]) -> Option<TriplePairId> {
+        self.own.get_mut(set)?.pop_front()
+    }
+    pub(crate) fn take(&mut self, set: &Participants, id: &TriplePairId) -> Option<TriplePair> {
+        self.stock.take(set, id)
+    }
+    pub(crate) fn has(&self, set: &Participants, id: &TriplePairId) -> bool {
+        self.stock.ids(set).any(|known| known == *id)
+    }
+    pub(crate) fn ready(&self, set: &[NodeName]) -> usize {
+        self.own.get(set).map_or(0, VecDeque::len)
+    }
+    fn led(&self) -> usize {
+        self.making.values().fold(0, |sum, (led, _)| sum.saturating_add(*led))
+    }
+    fn joined(&self) -> usize {
+        self.making.values().fold(0, |sum, (_, joined)| sum.saturating_add(*joined))
+    }
+    /// Whether a pair is being made among exactly these.
+    pub(crate) fn is_making(&self, set: &[NodeName]) -> bool {
+        self.making.contains_key(&sorted(set.to_vec()))
+    }
+    pub(crate) fn retain_boots(&mut self, is_current: impl Fn(&BootId) -> bool) {
+        self.stock.retain_boots(is_current);
+        // names of pairs that are gone are found out when they are taken
+    }
+    fn count(&mut self, set: Vec<NodeName>, mine: bool, begun: bool) {
+        let (led, joined) = self.making.entry(set.clone()).or_default();
+        let which = if mine { led } else { joined };
+        *which = if begun { which.saturating_add(1) } else { which.saturating_sub(1) };
+        if self.making.get(&set) == Some(&(0, 0)) {
+            self.making.remove(&set);
+        }
+    }
+}
+
+impl Node {
+    /// A request waits for triples of this set: makes one more pair than are under way, within the
+    /// number of runs that a node leads at one time.
+    pub(crate) fn triples_wanted(&mut self, set: Vec<NodeName>, now: UnixMillis) {
+        let waiting = self.signing.len();
+        let under_way = self.triples.led();
+        if under_way < self.config.triple_runs && under_way < waiting.max(1) {
+            self.lead_triples(set, now);
+        }
+    }
+
+    /// Makes triples in advance, one pair at a time, when nothing else runs here.
+    pub(crate) fn fill_stock(&mut self, now: UnixMillis) {
+        let has_ecdsa = self.keygen.has_ecdsa();
+        let busy = self.runs.which(|slot| !matches!(slot.role, Role::Triples { .. })).len();
+        if !has_ecdsa || busy > 0 || self.triples.led() > 0 || now < self.triples.paused_until {
+            return;
+        }
+        if let Some(set) = self.roster.own_set(usize::from(self.threshold), now)
+            && self.triples.ready(&set) < self.config.triple_stock
+        {
+            self.lead_triples(set, now);
+        }
+    }
+
+    pub(crate) fn lead_triples(&mut self, set: Vec<NodeName>, now: UnixMillis) {
+        let (size, number) = (self.state.size(), self.fresh_number());
+        match self.begin_triples(self.roster.me().clone(), size, number, &set, now) {
+            Ok(()) => self.send_first(
+                &set,
+                &PeerMessage::StartTriples { size, number, participants: set.clone() },
+            ),
+            Err(error) => tracing::debug!(%error, "triples not begun"),
+        }
+    }
+
+    /// Somebody asks for triples with this node.
+    pub(crate) fn join_triples(
+        &mut self,
+        from: &NodeName,
+        size: u64,
+        number: u64,
+        participants: Vec<NodeName>,
+        now: UnixMillis,
+    ) {
+        if !participants.contains(from)
+            || !participants.contains(self.roster.me())
+            || self.triples.joined() >= MAX_JOINED
+            || self.runs.is_full()
+            || size.abs_diff(self.state.size()) > MAX_DRIFT
+        {
+            return;
+        }
+        let set = sorted(participants);
+        if let Err(error) = self.begin_triples(from.clone(), size, number, &set, now) {
+            tracing::debug!(%from, %error, "triples not begun");
+        }
+    }
+
+    fn begin_triples(
+        &mut self,
+        leader: NodeName,
+        size: u64,
+        number: u64,
+        set: &[NodeName],
+        now: UnixMillis,
+    ) -> Result<(), RunError> {
+        use casemate_threshold::Misuse;
+        let participants = self.run_participants(set).ok_or(Misuse::NotParticipating)?;
+        let boot = self.state.current_boot(&leader).ok_or(Misuse::NotParticipating)?;
+        let context = RunContext::new(RunSpec {
+            genesis: self.state.genesis(),
+            incarnation: self.state.incarnation(),
+            purpose: Purpose::Triples,
+            participants,
+            threshold: self.threshold,
+            log_index: size,
+            // no entry causes it: the boot that asks keeps its numbers apart from the others'
+            entry: tagged_hash("casemate/triples-by/v1", &[boot.as_bytes()]),
+            attempt: number,
+        })?;
+        let mine = leader == *self.roster.me();
+        let deadline = now.saturating_add(self.config.run_timeout);
+        self.triples.count(set.to_vec(), mine, true);
+        let begun = self.begin_run(
+            context,
+            deadline,
+            Role::Triples { mine },
+            now,
+            |_, claim| Ok(AnyRun::Triples(TripleRun::new(claim)?)),
+            |_, _| Ok(None),
+        );
+        if begun.is_err() {
+            self.triples.count(set.to_vec(), mine, false);
+        }
+        begun.map(drop)
+    }
+
+    pub(crate) fn pair_made(&mut self, pair: TriplePair, mine: bool, now: UnixMillis) {
+        let set = self.roster.names_of(pair.set());
+        let id = pair.id();
+        self.triples.count(set.clone(), mine, false);
+        match self.triples.stock.put(pair) {
+            Ok(()) if mine => self.triples.own.entry(set).or_default().push_back(id),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "triples not stocked"),
+        }
+        self.resume_early_starts(now);
+        self.drive_tests(now);
+        self.drive_signing(now);
+    }
+
+    pub(crate) fn pair_failed(&mut self, set: &Participants, mine: bool, now: UnixMillis) {
+        let names = self.roster.names_of(set);
+        self.triples.count(names, mine, false);
+        self.triples.paused_until = now.saturating_add(PAUSE);
+    }
+}
