@@ -11,9 +11,12 @@
 //! witnesses and monitors can read it.
 
 pub mod checkpoint;
+pub mod custody;
 pub mod merkle;
 pub mod note;
+pub mod ocsf;
 pub mod receipt;
+pub mod reconcile;
 pub mod record;
 pub mod report;
 pub mod store;
