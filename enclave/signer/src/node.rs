@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use casemate_audit::{StoreWriter, Tree};
 use casemate_ledger::apply::StepError;
 use casemate_ledger::{Attachment, Committed, Effect, EntryBody, State, StateError};
+use casemate_proto::governance::SignedStatement;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
@@ -123,7 +124,7 @@ pub enum Output {
         answer: Answer,
     },
     /// Files for the auditors' store, in the order to write them.
-    Publish(Vec<casemate_audit::File>),
+    Publish(Vec<casemate_audit::store::File>),
     /// Something happened that must not; the node does nothing from here on.
     Halt {
         /// What.
@@ -201,7 +202,7 @@ pub struct Node {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) publisher: Publisher,
     /// Freezes that were obeyed on receipt and are not applied yet.
-    pub(crate) early_freezes: BTreeSet<Hash32>,
+    pub(crate) early_freezes: BTreeMap<Hash32, (SignedStatement, UnixMillis)>,
     /// Numbers for runs that this boot proposes; never repeated.
     pub(crate) next_number: u64,
     pub(crate) halted: bool,
@@ -262,7 +263,7 @@ impl Node {
             requests: Requests::default(),
             checkpoints: Checkpoints::default(),
             publisher: Publisher::new(StoreWriter::new(&genesis)),
-            early_freezes: BTreeSet::new(),
+            early_freezes: BTreeMap::new(),
             next_number: 0,
             halted: false,
             out: Vec::new(),
@@ -288,6 +289,11 @@ impl Node {
     #[must_use]
     pub const fn is_halted(&self) -> bool {
         self.halted
+    }
+    /// How many records are in the store.
+    #[must_use]
+    pub const fn published(&self) -> u64 {
+        self.publisher.published()
     }
     /// How many pairs of triples are ready for the set that this node leads now.
     #[must_use]
@@ -359,7 +365,7 @@ impl Node {
             Err(error) => return self.halt(error.into()),
         };
         let index = self.tree.append(applied.record.leaf_hash());
-        self.publisher.record(&applied.record, committed.attachment());
+        self.publisher.record(&applied.record, committed);
         if let EntryBody::Statement(signed) = &committed.entry().body {
             self.early_freezes.remove(&signed.id());
         }

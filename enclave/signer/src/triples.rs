@@ -182,6 +182,7 @@ impl Node {
             Err(error) => tracing::debug!(%error, "triples not stocked"),
         }
         self.resume_early_starts(now);
+        self.resume_early_keygen(now);
         self.drive_tests(now);
         self.drive_signing(now);
     }

@@ -1,0 +1,3 @@
+//! A local cluster and the demo: what `casemate-dev` is made of.
+
+pub mod in_process;
