@@ -1,3 +1,5 @@
+//! Approvals: by whom, for what, under which policy.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Approvals: by whom, for what, under which policy.
 
 use casemate_ledger::Verdict;
 use casemate_proto::ids::Hash32;
