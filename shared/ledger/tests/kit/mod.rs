@@ -399,11 +399,15 @@ impl Kit {
 
     /// A USDC payment on Base as EIP-3009 typed data, from the kit's own key.
     pub fn payment(&mut self, to: &str, base_units: u64) -> SignRequest {
+        self.payment_valid_for(to, base_units, 300)
+    }
+
+    pub fn payment_valid_for(&mut self, to: &str, base_units: u64, seconds: u64) -> SignRequest {
         let from = casemate_tx::evm_address_from_sec1(&self.public_key(Scheme::EcdsaSecp256k1))
             .unwrap()
             .to_string();
         let nonce = self.counter + 1;
-        let json = typed_payment(&from, to, base_units, self.now, nonce);
+        let json = typed_payment(&from, to, base_units, self.now, seconds, nonce);
         self.request("agent-7", Payload::TypedData(json))
     }
 
@@ -440,9 +444,16 @@ impl Kit {
 pub const PAYEE: &str = "0x1111111111111111111111111111111111111111";
 pub const OTHER_PAYEE: &str = "0x3333333333333333333333333333333333333333";
 
-pub fn typed_payment(from: &str, to: &str, units: u64, now: UnixMillis, nonce: u64) -> String {
+pub fn typed_payment(
+    from: &str,
+    to: &str,
+    units: u64,
+    now: UnixMillis,
+    life: u64,
+    nonce: u64,
+) -> String {
     let seconds = now.0 / 1_000;
-    let (after, before) = (seconds - 600, seconds + 300);
+    let (after, before) = (seconds - 600, seconds + life);
     format!(
         r#"{{"types":{{"EIP712Domain":[{{"name":"name","type":"string"}},{{"name":"version","type":"string"}},{{"name":"chainId","type":"uint256"}},{{"name":"verifyingContract","type":"address"}}],"TransferWithAuthorization":[{{"name":"from","type":"address"}},{{"name":"to","type":"address"}},{{"name":"value","type":"uint256"}},{{"name":"validAfter","type":"uint256"}},{{"name":"validBefore","type":"uint256"}},{{"name":"nonce","type":"bytes32"}}]}},"primaryType":"TransferWithAuthorization","domain":{{"name":"USD Coin","version":"2","chainId":8453,"verifyingContract":"0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"}},"message":{{"from":"{from}","to":"{to}","value":"{units}","validAfter":"{after}","validBefore":"{before}","nonce":"0x{nonce:064x}"}}}}"#
     )
