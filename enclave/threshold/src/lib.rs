@@ -1,1 +1,52 @@
-//! Drivers over the threshold signing libraries, without I/O: key generation, triples, signing.
+//! Drivers over the threshold signing libraries, without I/O: key generation, triples, signing,
+//! refresh, resharing and repair.
+//!
+//! No threshold cryptography is written here. cait-sith (ECDSA) and FROST (Ed25519) are *driven*,
+//! *checked* and *bounded*:
+//!
+//! - a run is named by a hash of everything that tells it from another ([`context`]), every message
+//!   carries that name, its sender and its receiver, and nothing else reaches a library
+//!   ([`message`]);
+//! - a run is a state machine: messages in, messages out, time as an argument ([`run`]);
+//! - what everybody must have seen alike is echoed n of n before a share can be used, and a key goes
+//!   live only after test signatures that cover every holder ([`key`]);
+//! - triples, presignatures and nonces move by value, are used once and die with their run
+//!   ([`ecdsa::TripleStock`], I8);
+//! - the one message that makes a signature possible waits for an [`Authorised`] (I4);
+//! - a library that panics, never rests or never ends costs one run.
+//!
+//! Randomness: FROST's is an argument; cait-sith draws from the operating system itself, whose
+//! generator the enclave seeds from the NSM first.
+
+pub mod context;
+pub mod ecdsa;
+pub mod ed25519;
+pub mod error;
+pub mod key;
+pub mod message;
+pub mod party;
+pub mod run;
+
+mod cait;
+mod chain_code;
+mod echo;
+mod permit;
+
+pub use context::{
+    Claim, KeyEpoch, KeyRef, Purpose, RunContext, RunId, RunRegistry, RunSpec, TriplePairId,
+    ed25519_subject,
+};
+pub use ecdsa::{
+    EcdsaKeygenRun, EcdsaPublic, EcdsaSignRun, EcdsaSignature, LiveEcdsaKey, PendingEcdsaKey,
+    TriplePair, TripleRun, TripleStock, verify_ecdsa,
+};
+pub use ed25519::{
+    Ed25519KeygenRun, Ed25519Public, Ed25519RepairRun, Ed25519SignRun, Ed25519Signature,
+    LiveEd25519Key, PendingEd25519Key, verify_ed25519,
+};
+pub use error::{Abort, ConfirmError, Misbehaviour, Misuse, Refusal, RunError};
+pub use key::{KeyFacts, LiveKey, PendingKey, TestSignature};
+pub use message::{RunMessage, peek_run};
+pub use party::{Participant, Participants, PartyId, covering_subsets};
+pub use permit::Authorised;
+pub use run::{Outgoing, Run, Step};

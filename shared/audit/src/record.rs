@@ -2,8 +2,9 @@
 //!
 //! The leaf is the record's strict CBOR itself, so that whoever holds the leaves holds the whole
 //! log and can execute it again. C2SP `tlog-tiles` bundles give a leaf's length in 16 bits: a leaf
-//! has at most 65,535 bytes, and the caps of its parts below add up to less. Therefore a ledger
-//! entry has at most 48 KiB.
+//! has at most 65,535 bytes, and the caps of its parts below add up to less. What is larger than
+//! an entry may be (a policy with thousands of grants) travels beside it as an *attachment*, bound
+//! by a hash within the entry; the store keeps it beside the tiles.
 
 use casemate_proto::{Amount, Hash32, UnixMillis, cbor};
 use minicbor::{Decode, Encode};
@@ -13,11 +14,11 @@ use crate::merkle::leaf_hash;
 /// Most bytes of a leaf: its length is given in 16 bits.
 pub const MAX_LEAF: usize = 65_535;
 /// Most bytes of an entry.
-pub const MAX_ENTRY: usize = 49_152;
+pub const MAX_ENTRY: usize = 53_248;
 /// Most bytes of a verdict.
 pub const MAX_VERDICT: usize = 4_096;
 /// Most counters.
-pub const MAX_COUNTERS: usize = 32;
+pub const MAX_COUNTERS: usize = 20;
 /// Most bytes of a counter's scope.
 pub const MAX_SCOPE: usize = 256;
 /// Most characters of a kind.
@@ -263,7 +264,10 @@ mod tests {
         for (part, bad) in [
             ("entry", RecordFields { entry: vec![0; MAX_ENTRY + 1], ..fields() }),
             ("verdict", RecordFields { verdict: vec![0; MAX_VERDICT + 1], ..fields() }),
-            ("list of counters", RecordFields { counters: vec![counter; 33], ..fields() }),
+            (
+                "list of counters",
+                RecordFields { counters: vec![counter; MAX_COUNTERS + 1], ..fields() },
+            ),
             ("counter's scope", RecordFields { counters: vec![long_scope], ..fields() }),
         ] {
             match Record::new(bad) {

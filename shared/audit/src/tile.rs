@@ -95,7 +95,7 @@ impl Tile {
             TileKind::Entries => 0,
         };
         let bits = u32::from(level).saturating_add(1).saturating_mul(HEIGHT);
-        let beyond = index.leading_zeros() < bits && index != 0;
+        let beyond = index.leading_zeros() < bits;
         if level >= LEVELS || beyond || width == 0 || width > FULL {
             return Err(TileError::NoSuchTile { level, index, width });
         }

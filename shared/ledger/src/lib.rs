@@ -1,1 +1,35 @@
-//! Entries and apply(state, entry) to (state, verdict, effects), run by enclaves and replayed by auditors.
+//! The ledger: entries, and `apply`, which every enclave runs and every auditor runs again.
+//!
+//! `apply` is pure and deterministic: the same entries in the same order give the same state,
+//! verdicts and records everywhere. It reads no clock (an entry carries its time), draws no
+//! randomness, uses no floats and no hash-map order. What it decides is the only source of a
+//! [`Permit`], and a permit is the only way to a signature share (invariant I4).
+//!
+//! Rooms: [`entry`] what can be appended; [`state`] what is kept; [`apply`] one step;
+//! [`requests`], [`approvals`], [`governance`], [`freeze`], [`keys`], [`admission`] its parts;
+//! [`permit`] what a step allows a node to do; [`payload`] bytes to digest and intent;
+//! [`replay`] the same steps for an auditor.
+
+pub mod admission;
+pub mod apply;
+pub mod approvals;
+pub mod entry;
+pub mod freeze;
+pub mod governance;
+pub mod keys;
+pub mod payload;
+pub mod permit;
+pub mod replay;
+pub mod requests;
+pub mod snapshot;
+pub mod state;
+pub mod verdict;
+
+pub use apply::{Applied, Committed, Effect};
+pub use entry::{Attachment, Entry, EntryBody};
+pub use permit::{Attempt, Permit, PermitError, RunBinding};
+pub use state::{State, StateError};
+pub use verdict::Verdict;
+
+/// The version of `apply` that this code has. Raised with every change of what it decides.
+pub const APPLY_VERSION: u64 = 1;

@@ -12,8 +12,10 @@ use crate::ids::Hash32;
 use crate::manifest::{Manifest, Measurement};
 use crate::{CredentialId, GenesisId, Incarnation, KeyName, Scheme, UnixMillis};
 
-/// Most bytes of an encoded change: a policy of 10,000 grants fits.
-pub const MAX_CHANGE: usize = 8 * 1024 * 1024;
+/// Most bytes of an encoded change.
+pub const MAX_CHANGE: usize = 16 * 1024;
+/// Most bytes of a policy's canonical form: 10,000 grants fit.
+pub const MAX_POLICY: usize = 8 * 1024 * 1024;
 
 /// What is changed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -21,12 +23,13 @@ pub enum Change {
     /// The first change: this genesis is the one that the governors mean.
     #[n(0)]
     ConfirmGenesis,
-    /// A policy in its canonical form. The first is in force at once.
+    /// Another policy. The first is in force at once. Its canonical form travels beside the
+    /// change, since it is larger than a log entry may be.
     #[n(1)]
     SetPolicy {
-        /// The policy's canonical bytes.
-        #[cbor(n(0), with = "minicbor::bytes")]
-        canonical: Vec<u8>,
+        /// The policy's hash.
+        #[n(0)]
+        policy: Hash32,
     },
     /// Generate a key. Its name, scheme and public key never change (I13).
     #[n(2)]

@@ -9,6 +9,7 @@ pub mod amount;
 pub mod cbor;
 pub mod credential;
 pub mod denial;
+pub mod derive;
 pub mod governance;
 pub mod hash;
 pub mod ids;

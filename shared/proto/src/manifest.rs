@@ -120,6 +120,12 @@ pub struct Limits {
     /// How long a pending request waits for approvals before it expires.
     #[n(6)]
     pub approval_life: Millis,
+    /// How long a request's id is remembered after its stamp has expired.
+    #[n(7)]
+    pub request_memory: Millis,
+    /// Most remembered requests of one credential, so that one cannot deny the others.
+    #[n(8)]
+    pub max_requests_per_credential: u64,
 }
 
 impl Limits {
@@ -140,6 +146,8 @@ impl Default for Limits {
             max_pending_per_credential: 64,
             max_denials_per_minute: 600,
             approval_life: Millis(24 * 3_600_000),
+            request_memory: Millis(24 * 3_600_000),
+            max_requests_per_credential: 50_000,
         }
     }
 }
@@ -290,6 +298,15 @@ impl Manifest {
             return fail(
                 "limits",
                 "a dead man's time without freezers would freeze for good".to_owned(),
+            );
+        }
+        if limits.approval_life.0 == 0
+            || limits.approval_life > crate::time::DAY.saturating_mul(31)
+            || limits.request_memory > crate::time::DAY.saturating_mul(31)
+        {
+            return fail(
+                "limits",
+                "approval_life and request_memory are at most 31 days".to_owned(),
             );
         }
         if limits.max_requests == 0 || limits.max_requests > 10_000_000 {

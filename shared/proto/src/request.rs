@@ -18,7 +18,7 @@ use crate::ids::Hash32;
 use crate::{ChainId, CredentialId, DerivationPath, KeyName, RequestId};
 
 /// Most bytes of a request's or an approval's body.
-pub const MAX_BODY: usize = 48 * 1024;
+pub const MAX_BODY: usize = 44 * 1024;
 /// Most bytes of a message.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 

@@ -1,0 +1,313 @@
+//! Gives a party its share of an Ed25519 key again, after its boot lost it.
+//!
+//! FROST's repairable threshold scheme (<https://eprint.iacr.org/2017/1155>): t old holders, the
+//! *helpers*, each split a weighted value of their share into random parts for each other; each
+//! sums the parts it got and sends the sum to the party that lost its share, for which the sums add
+//! up to it. Shares stay what they were, so a refresh should follow. All holders take part in the
+//! run, because the new epoch's set of boots is new for all: those that are no helpers carry their
+//! share over, and everybody echoes the public shares.
+//!
+//! The party that lost its share learns the public shares from everybody, and takes only what all
+//! sent alike, what gives the public key that the ledger has, and what its own share fits.
+
+use std::collections::BTreeMap;
+
+use frost_ed25519::{
+    Ed25519Sha512, Identifier,
+    keys::{
+        KeyPackage, PublicKeyPackage,
+        repairable::{Delta, Sigma, repair_share_part1, repair_share_part2, repair_share_part3},
+    },
+};
+use rand_core::{CryptoRng, RngCore};
+
+use super::{
+    Ed25519Share, LiveEd25519Key, PendingEd25519Key, encode_key, public_bytes, undecodable,
+};
+use crate::{
+    context::{Claim, KeyRef, Purpose, RunSpec},
+    echo::{ECHO_LIMIT, Echo},
+    error::{Abort, Misuse, RunError},
+    key::{KeyFacts, PendingKey, result_hash},
+    message::{Chunk, LaneLimit},
+    party::PartyId,
+    run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
+};
+
+const PUBLIC_LANE: u8 = 0;
+const DELTA_LANE: u8 = 1;
+const SIGMA_LANE: u8 = 2;
+
+/// The public shares of 16 holders are about 1.1 KiB; parts and sums are one scalar.
+const LANES: &[LaneLimit] = &[
+    LaneLimit { lane: PUBLIC_LANE, max_bytes: 2048, broadcasts: 1, privates: 0 },
+    LaneLimit { lane: DELTA_LANE, max_bytes: 32, broadcasts: 0, privates: 1 },
+    LaneLimit { lane: SIGMA_LANE, max_bytes: 32, broadcasts: 0, privates: 1 },
+    ECHO_LIMIT,
+];
+
+/// What is public about a key whose share is given back, as the ledger has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ed25519Public {
+    /// The compressed point.
+    pub public_key: [u8; 32],
+    /// The chain code.
+    pub chain_code: [u8; 32],
+}
+
+/// What a party has and does.
+enum Role {
+    /// Gives: with the parts it made, until they are sent.
+    Helper { package: KeyPackage, parts: BTreeMap<Identifier, Delta>, summed: bool },
+    /// Keeps its share.
+    Holder { package: KeyPackage },
+    /// Gets its share.
+    Lost,
+}
+
+/// The protocol of [`Ed25519RepairRun`].
+pub struct Ed25519Repair {
+    key: KeyRef,
+    known: Ed25519Public,
+    lost: PartyId,
+    helpers: Vec<PartyId>,
+    role: Role,
+    started: bool,
+    public: BTreeMap<PartyId, Vec<u8>>,
+    deltas: BTreeMap<PartyId, Delta>,
+    sigmas: BTreeMap<PartyId, Sigma>,
+    share: Option<Ed25519Share>,
+    echo: Echo,
+}
+
+/// Gives a lost share back; yields a [`PendingEd25519Key`] to every holder.
+pub type Ed25519RepairRun = Driven<Ed25519Repair>;
+
+impl Ed25519RepairRun {
+    /// Starts among all holders of the new epoch. All but the party that lost its share pass it.
+    /// The helpers are the t lowest-numbered other parties.
+    ///
+    /// # Errors
+    /// If the claim is for another purpose; if `old` is not of this key, threshold and an earlier
+    /// epoch, or is given by the party that lost its share, or is not given by another; if another
+    /// party's boot is not the one that holds the old share.
+    pub fn new(
+        claim: Claim,
+        known: Ed25519Public,
+        old: Option<&LiveEd25519Key>,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<Self, RunError> {
+        let context = &claim.context;
+        let spec = context.spec();
+        let Purpose::Ed25519Repair { key, lost } = &spec.purpose else {
+            return Err(context.wrong_purpose("ed25519-repair").into());
+        };
+        let lost = *lost;
+        if !spec.participants.contains_party(lost) {
+            return Err(Misuse::NotAHolder(lost).into());
+        }
+        let helpers: Vec<PartyId> =
+            spec.participants.others(lost).take(usize::from(spec.threshold)).collect();
+        if helpers.len() < usize::from(spec.threshold) {
+            let (threshold, participants) = (spec.threshold, helpers.len());
+            return Err(Misuse::Threshold { threshold, participants }.into());
+        }
+        let role = match old {
+            None if claim.me == lost => Role::Lost,
+            Some(old) if claim.me != lost => {
+                check_old(old, spec, lost, &known)?;
+                role_of_holder(claim.me, lost, &helpers, &old.share.package, rng)?
+            }
+            _ => return Err(Misuse::NotAHolder(claim.me).into()),
+        };
+        let mut public = BTreeMap::new();
+        if let Some(old) = old {
+            public.insert(claim.me, public_bytes(&old.share.public)?);
+        }
+        let machine = Ed25519Repair {
+            key: key.clone(),
+            known,
+            lost,
+            helpers,
+            role,
+            started: false,
+            public,
+            deltas: BTreeMap::new(),
+            sigmas: BTreeMap::new(),
+            share: None,
+            echo: Echo::new(),
+        };
+        Ok(Self::open(claim, machine))
+    }
+}
+
+/// That `old` is this key's share of an earlier epoch, and that only the lost party's boot is new.
+fn check_old(
+    old: &LiveEd25519Key,
+    spec: &RunSpec,
+    lost: PartyId,
+    known: &Ed25519Public,
+) -> Result<(), Misuse> {
+    let facts = &old.facts;
+    if !facts.precedes(&spec.purpose)
+        || facts.genesis != spec.genesis
+        || facts.threshold != spec.threshold
+        || facts.chain_code != known.chain_code
+        || old.share.verifying_key != known.public_key
+        || !facts.holders.parties().eq(spec.participants.parties())
+    {
+        return Err(Misuse::WrongKey);
+    }
+    let participants = spec.participants.as_slice();
+    participants
+        .iter()
+        .find(|p| p.party != lost && !facts.holders.contains(p))
+        .map_or(Ok(()), |changed| Err(Misuse::NotAHolder(changed.party)))
+}
+
+fn role_of_holder(
+    me: PartyId,
+    lost: PartyId,
+    helpers: &[PartyId],
+    package: &KeyPackage,
+    rng: &mut (impl RngCore + CryptoRng),
+) -> Result<Role, Misuse> {
+    let package = package.clone();
+    if !helpers.contains(&me) {
+        return Ok(Role::Holder { package });
+    }
+    let identifiers: Vec<Identifier> =
+        helpers.iter().map(|p| p.to_frost()).collect::<Result<_, _>>()?;
+    let parts =
+        repair_share_part1::<Ed25519Sha512, _>(&identifiers, &package, rng, lost.to_frost()?)
+            .map_err(|e| Misuse::Library(e.to_string()))?;
+    Ok(Role::Helper { package, parts, summed: false })
+}
+
+impl Ed25519Repair {
+    fn start(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
+        if std::mem::replace(&mut self.started, true) {
+            return Ok(());
+        }
+        if let Some(mine) = self.public.get(&io.me()) {
+            io.broadcast(PUBLIC_LANE, mine.clone());
+        }
+        let Role::Helper { parts, .. } = &mut self.role else { return Ok(()) };
+        let mut parts = std::mem::take(parts);
+        for &helper in &self.helpers {
+            let part = parts
+                .remove(&helper.to_frost()?)
+                .ok_or_else(|| Abort::library(&"no part for a helper"))?;
+            if helper == io.me() {
+                self.deltas.insert(helper, part);
+            } else {
+                io.send(helper, DELTA_LANE, part.serialize());
+            }
+        }
+        Ok(())
+    }
+
+    fn sum(&mut self, io: &mut Io<'_>) {
+        let Role::Helper { summed, .. } = &mut self.role else { return };
+        if !*summed && self.deltas.len() == self.helpers.len() {
+            *summed = true;
+            let parts: Vec<Delta> = std::mem::take(&mut self.deltas).into_values().collect();
+            io.send(self.lost, SIGMA_LANE, repair_share_part2(&parts).serialize());
+        }
+    }
+
+    /// The public shares, once everybody that has them has sent them alike.
+    fn agreed(&self, io: &Io<'_>) -> Result<Option<PublicKeyPackage>, RunError> {
+        let changed = || RunError::Aborted { what: Abort::PublicKeyChanged };
+        let holders = io.context().participants();
+        if self.public.len() != holders.others(self.lost).count() {
+            return Ok(None);
+        }
+        let mut all = self.public.values();
+        let Some(bytes) = all.next() else { return Ok(None) };
+        if all.any(|other| other != bytes) {
+            return Err(changed());
+        }
+        let public = PublicKeyPackage::deserialize(bytes).map_err(|e| Abort::library(&e))?;
+        if public.verifying_shares().len() != holders.len()
+            || public.min_signers() != Some(io.context().threshold())
+            || encode_key(&public)? != self.known.public_key
+        {
+            return Err(changed());
+        }
+        for party in holders.parties() {
+            if !public.verifying_shares().contains_key(&party.to_frost()?) {
+                return Err(changed());
+            }
+        }
+        Ok(Some(public))
+    }
+
+    fn finish(&self, io: &Io<'_>) -> Result<Option<Ed25519Share>, RunError> {
+        let Some(public) = self.agreed(io)? else { return Ok(None) };
+        let package = match &self.role {
+            Role::Helper { summed: false, .. } => return Ok(None),
+            Role::Helper { package, .. } | Role::Holder { package } => package.clone(),
+            Role::Lost if self.sigmas.len() != self.helpers.len() => return Ok(None),
+            Role::Lost => {
+                let sigmas: Vec<Sigma> = self.sigmas.values().copied().collect();
+                let me = io.me().to_frost()?;
+                let package =
+                    repair_share_part3(&sigmas, me, &public).map_err(|e| Abort::library(&e))?;
+                // the library does not compare
+                if public.verifying_shares().get(&me) != Some(package.verifying_share()) {
+                    return Err(RunError::Aborted { what: Abort::PublicKeyChanged });
+                }
+                package
+            }
+        };
+        Ed25519Share::new(package, public).map(Some)
+    }
+}
+
+impl Sealed for Ed25519Repair {}
+
+impl Machine for Ed25519Repair {
+    type Output = PendingEd25519Key;
+
+    fn lanes(&self) -> &'static [LaneLimit] {
+        LANES
+    }
+
+    fn deliver(&mut self, from: PartyId, chunk: Chunk) -> Result<(), RunError> {
+        let bytes = &chunk.bytes;
+        let helper = self.helpers.contains(&from);
+        match (chunk.lane, &self.role) {
+            (ECHO_LANE, _) => self.echo.deliver(from, bytes)?,
+            (PUBLIC_LANE, _) if from != self.lost => {
+                self.public.insert(from, bytes.clone());
+            }
+            (DELTA_LANE, Role::Helper { .. }) if helper => {
+                let delta = Delta::deserialize(bytes).map_err(|_| undecodable(from))?;
+                self.deltas.insert(from, delta);
+            }
+            (SIGMA_LANE, Role::Lost) if helper => {
+                let sigma = Sigma::deserialize(bytes).map_err(|_| undecodable(from))?;
+                self.sigmas.insert(from, sigma);
+            }
+            _ => return Err(undecodable(from)),
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<PendingEd25519Key>, RunError> {
+        self.start(io)?;
+        self.sum(io);
+        if self.share.is_none() {
+            self.share = self.finish(io)?;
+        }
+        let Some(share) = &self.share else { return Ok(None) };
+        let chain_code = self.known.chain_code;
+        let transcript = result_hash(io.transcript(), &public_bytes(&share.public)?, &chain_code);
+        if !self.echo.drive(io, transcript)? {
+            return Ok(None);
+        }
+        let facts = KeyFacts::of(io.context(), self.key.clone(), chain_code, transcript);
+        Ok(self.share.take().map(|share| PendingKey { facts, share }))
+    }
+}

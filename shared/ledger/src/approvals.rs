@@ -1,0 +1,261 @@
+//! Approvals: other people's word for one exact request, under one exact policy.
+//!
+//! An approver signs the hash of a document that holds what the enclave decoded, not what a host
+//! says of it. The policy's hash is in it: when the policy changes, approvals so far are void.
+
+use casemate_proto::hash::tagged_hash;
+use casemate_proto::ids::Hash32;
+use casemate_proto::request::ApprovalBody;
+use casemate_proto::stamp::Method;
+use casemate_proto::{
+    Amount, ChainId, CredentialId, Denial, DenialCode, DerivationPath, GenesisId, GrantId,
+    Incarnation, KeyName, PrincipalId, RequestId, UnixMillis,
+};
+use casemate_tx::{AssetRef, Intent};
+use minicbor::Encode;
+
+use crate::apply::Step;
+use crate::entry::ApprovalProof;
+use crate::state::{ApprovalState, PendingRequest, RequestState, RequestStatus, State};
+use crate::verdict::Verdict;
+
+/// Most approvals that one request collects.
+const MAX_APPROVALS: usize = 32;
+
+/// What an approver approves.
+pub(crate) struct Document<'a> {
+    pub(crate) credential: CredentialId,
+    pub(crate) request_id: RequestId,
+    pub(crate) principal: &'a PrincipalId,
+    pub(crate) key: &'a KeyName,
+    pub(crate) path: &'a DerivationPath,
+    pub(crate) body_hash: Hash32,
+    pub(crate) digest: [u8; 32],
+    pub(crate) intent: &'a Intent,
+    pub(crate) policy: Hash32,
+    pub(crate) grant: &'a GrantId,
+    pub(crate) tier: u64,
+    pub(crate) expires: UnixMillis,
+}
+
+/// The approval document as it is hashed: a map with these fields, in this order.
+#[derive(Encode)]
+#[cbor(map)]
+struct Wire<'a> {
+    #[n(0)]
+    genesis: GenesisId,
+    #[n(1)]
+    incarnation: Incarnation,
+    #[n(2)]
+    credential: CredentialId,
+    #[n(3)]
+    request_id: RequestId,
+    #[n(4)]
+    principal: &'a PrincipalId,
+    #[n(5)]
+    key: &'a KeyName,
+    #[n(6)]
+    path: &'a DerivationPath,
+    #[n(7)]
+    body: Hash32,
+    #[n(8)]
+    digest: Hash32,
+    #[n(9)]
+    action: &'static str,
+    #[n(10)]
+    chain: Option<ChainId>,
+    #[n(11)]
+    asset: Option<String>,
+    #[n(12)]
+    to: Option<String>,
+    #[n(13)]
+    amount: Amount,
+    #[n(14)]
+    policy: Hash32,
+    #[n(15)]
+    grant: &'a GrantId,
+    #[n(16)]
+    tier: u64,
+    #[n(17)]
+    expires: UnixMillis,
+}
+
+/// The hash that approvers sign.
+pub(crate) fn document_hash(state: &State, document: &Document<'_>) -> Hash32 {
+    let intent = document.intent;
+    let wire = Wire {
+        genesis: state.genesis,
+        incarnation: state.incarnation,
+        credential: document.credential,
+        request_id: document.request_id,
+        principal: document.principal,
+        key: document.key,
+        path: document.path,
+        body: document.body_hash,
+        digest: Hash32::new(document.digest),
+        action: intent.action.name(),
+        chain: intent.chain.clone(),
+        asset: intent.asset.map(|asset| match asset {
+            AssetRef::Native => "native".to_owned(),
+            AssetRef::Token(contract) => contract.to_string(),
+        }),
+        to: intent.to.map(|to| to.to_string()),
+        amount: intent.amount,
+        policy: document.policy,
+        grant: document.grant,
+        tier: document.tier,
+        expires: document.expires,
+    };
+    tagged_hash("casemate/approval-document/v1", &[&casemate_proto::cbor::encode(&wire)])
+}
+
+pub(crate) fn apply_approval(
+    state: &mut State,
+    body: &[u8],
+    proof: &ApprovalProof,
+    step: &mut Step,
+) -> Verdict {
+    match accept(state, body, proof, step) {
+        Ok(verdict) => verdict,
+        Err(denial) => Verdict::Denied(denial),
+    }
+}
+
+impl State {
+    /// Checks an approval's proof and body, as far as it can be without applying it: what fails
+    /// here never becomes an entry.
+    ///
+    /// # Errors
+    /// The denial to answer with.
+    pub fn authenticate_approval(
+        &self,
+        body: &[u8],
+        proof: &ApprovalProof,
+        now: UnixMillis,
+    ) -> Result<(ApprovalBody, PrincipalId, bool), Denial> {
+        let approval =
+            ApprovalBody::parse(body).map_err(|e| Denial::new(DenialCode::Malformed, e))?;
+        let (principal, key) = self.registered(&proof.credential(), now)?;
+        let bad = |error: &dyn core::fmt::Display| Denial::new(DenialCode::BadStamp, error);
+        let passkey = match proof {
+            ApprovalProof::Stamp(stamp) => {
+                let scope = self.stamp_scope(Method::CreateApproval);
+                stamp
+                    .verify(&scope, &key, body, now, self.manifest.limits.delta)
+                    .map_err(|error| bad(&error))?;
+                false
+            }
+            ApprovalProof::Passkey { assertion, .. } => {
+                let party = self
+                    .manifest
+                    .relying_party
+                    .as_ref()
+                    .ok_or_else(|| bad(&"the manifest names no relying party for passkeys"))?;
+                assertion.verify(&key, party, &approval.document).map_err(|error| bad(&error))?;
+                true
+            }
+        };
+        Ok((approval, principal, passkey))
+    }
+}
+
+fn accept(
+    state: &mut State,
+    body: &[u8],
+    proof: &ApprovalProof,
+    step: &mut Step,
+) -> Result<Verdict, Denial> {
+    let (approval, approver, passkey) = state.authenticate_approval(body, proof, step.now)?;
+    if state.is_frozen() {
+        return Err(Denial::new(DenialCode::Frozen, "the cluster is frozen"));
+    }
+    let key = (approval.credential, approval.request_id);
+    let request = state.requests.get(&key).cloned().ok_or_else(|| {
+        Denial::new(DenialCode::UnknownRequest, format_args!("there is no request {}", key.1))
+    })?;
+    let RequestState { body_hash, forget_at, status: RequestStatus::Pending(pending), .. } =
+        request
+    else {
+        return Err(Denial::new(
+            DenialCode::ApprovalMismatch,
+            format_args!("request {} does not wait for approvals", key.1),
+        ));
+    };
+    check(state, &pending, &approval, &approver, step.now)?;
+    check_counts(state, &pending, &approver, &proof.credential(), passkey)?;
+    let mut pending = pending;
+    pending.approvals.push(ApprovalState {
+        principal: approver,
+        credential: proof.credential(),
+        passkey,
+        at: step.now,
+    });
+    if let Some(RequestState { status, .. }) = state.requests.get_mut(&key) {
+        *status = RequestStatus::Pending(pending.clone());
+    }
+    Ok(crate::requests::evaluate_pending(state, key, body_hash, &pending, forget_at, step))
+}
+
+/// An approval that would not count (not on the tier's list, no passkey where one is asked) is
+/// refused and leaves the request as it was.
+fn check_counts(
+    state: &State,
+    pending: &PendingRequest,
+    approver: &PrincipalId,
+    credential: &CredentialId,
+    passkey: bool,
+) -> Result<(), Denial> {
+    let in_force = state
+        .policy
+        .as_ref()
+        .ok_or_else(|| Denial::new(DenialCode::NoPolicy, "no policy is in force"))?;
+    casemate_policy::check_approver(
+        &in_force.policy,
+        &pending.requirement,
+        &pending.principal,
+        approver,
+        credential,
+        passkey,
+    )
+    .map_err(|denial| *denial)
+}
+
+fn check(
+    state: &State,
+    pending: &PendingRequest,
+    approval: &ApprovalBody,
+    approver: &PrincipalId,
+    now: UnixMillis,
+) -> Result<(), Denial> {
+    let mismatch =
+        |reason: &dyn core::fmt::Display| Denial::new(DenialCode::ApprovalMismatch, reason);
+    let not_allowed =
+        |reason: &dyn core::fmt::Display| Denial::new(DenialCode::ApproverNotAllowed, reason);
+    if pending.expires <= now {
+        return Err(Denial::new(
+            DenialCode::Expired,
+            format_args!("the request expired at {}", pending.expires),
+        ));
+    }
+    if state.policy.as_ref().map(|p| p.hash) != Some(pending.policy) {
+        return Err(mismatch(&"the policy changed since the request was made; ask for it again"));
+    }
+    if approval.document != pending.document {
+        return Err(mismatch(&format_args!(
+            "the approval is for document {}, and the request's is {}",
+            approval.document, pending.document
+        )));
+    }
+    if *approver == pending.principal {
+        return Err(not_allowed(&format_args!(
+            "`{approver}` made the request and cannot approve it"
+        )));
+    }
+    if pending.approvals.iter().any(|a| a.principal == *approver) {
+        return Err(not_allowed(&format_args!("`{approver}` has approved already")));
+    }
+    if pending.approvals.len() >= MAX_APPROVALS {
+        return Err(not_allowed(&"the request has all the approvals it can hold"));
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Freezes: anybody on the freeze list stops signing; only the quorum lets it go on; a cluster
+//! that its freezers cannot reach for long enough stops by itself.
+
+use casemate_proto::governance::{FreezerStatement, SignedStatement};
+use casemate_proto::hash::tagged_hash;
+use casemate_proto::ids::Hash32;
+use casemate_proto::{Denial, DenialCode, UnixMillis};
+
+use crate::apply::Effect;
+use crate::state::{FreezeState, State};
+use crate::verdict::Verdict;
+
+/// The dead man's switch: freezes if no freezer was heard for the time that the manifest sets.
+pub(crate) fn dead_man(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
+    let Some(patience) = state.manifest.limits.dead_man else { return };
+    if now.since(state.heard) <= patience {
+        return;
+    }
+    // one freeze for each silence: named by when the freezers were last heard
+    let id = tagged_hash(
+        "casemate/dead-man/v1",
+        &[state.genesis.as_bytes(), &state.heard.0.to_be_bytes()],
+    );
+    if !state.lifted.contains(&id) && !state.freezes.contains_key(&id) {
+        state.freezes.insert(id, FreezeState { by: None, at: now });
+        effects.push(Effect::Frozen { freeze: id });
+    }
+}
+
+pub(crate) fn apply_statement(
+    state: &mut State,
+    signed: &SignedStatement,
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Verdict {
+    let refuse = |reason: &dyn core::fmt::Display| {
+        Verdict::Denied(Denial::new(
+            DenialCode::GovernanceRefused,
+            format_args!("freezer's statement: {reason}"),
+        ))
+    };
+    if signed.genesis != state.genesis || signed.incarnation != state.incarnation {
+        return refuse(&"it is for another cluster or another incarnation");
+    }
+    let verified = match signed.verify(&state.manifest) {
+        Ok(verified) => verified,
+        Err(error) => return refuse(&error),
+    };
+    let by = signed.by.credential;
+    if signed.at > now.saturating_add(state.manifest.limits.delta) {
+        return refuse(&format_args!("it is of {}, and the ledger's time is {now}", signed.at));
+    }
+    let id = verified.id();
+    match &signed.statement {
+        FreezerStatement::Freeze { .. } => {
+            if state.lifted.contains(&id) {
+                return refuse(&"this freeze was lifted; a new one takes a new nonce");
+            }
+            if state.freezes.contains_key(&id) || state.freezes.values().any(|f| f.by == Some(by)) {
+                return refuse(&"this freezer's freeze is in force already");
+            }
+            state.freezes.insert(id, FreezeState { by: Some(by), at: now });
+            effects.push(Effect::Frozen { freeze: id });
+            Verdict::Accepted { id: Some(id), effective: None }
+        }
+        FreezerStatement::Veto { change } => {
+            if state.changes.remove(change).is_none() {
+                return refuse(&format_args!("no pending change {change}"));
+            }
+            Verdict::Accepted { id: Some(*change), effective: None }
+        }
+        FreezerStatement::Heartbeat { size, root, pending } => {
+            if state.root_at(*size) != Some(*root) {
+                return refuse(&format_args!(
+                    "its checkpoint of size {size} is not one of the newest {} of this log",
+                    crate::state::KEPT_ROOTS
+                ));
+            }
+            hear(state, signed.at, now, *size, pending);
+            Verdict::Accepted { id: None, effective: None }
+        }
+    }
+}
+
+/// What a heartbeat makes known: that a freezer was there at its own time, and that it saw the
+/// changes it lists, in a log that held them. Delays count from now, not from the freezer's time.
+fn hear(state: &mut State, at: UnixMillis, now: UnixMillis, size: u64, pending: &[Hash32]) {
+    state.heard = state.heard.max(at.min(now));
+    for id in pending {
+        if let Some(change) = state.changes.get_mut(id)
+            && change.seen_at.is_none()
+            && change.index < size
+        {
+            change.seen_at = Some(now);
+        }
+    }
+}

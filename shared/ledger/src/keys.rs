@@ -1,0 +1,138 @@
+//! Keys: born by a governance change and a key generation that every node confirmed; a live key's
+//! name, scheme and public key never change (I13).
+
+use std::collections::BTreeSet;
+
+use casemate_proto::{Denial, DenialCode, NodeName, Scheme};
+
+use crate::apply::Effect;
+use crate::entry::KeyLive;
+use crate::state::{LiveKey, State};
+use crate::verdict::Verdict;
+
+/// Most keys of a cluster; wallets are children of keys, without number.
+pub const MAX_KEYS: usize = 10_000;
+/// Most test signatures in one entry.
+const MAX_TESTS: usize = 16;
+
+/// Checks a plain signature of a scheme: ECDSA r‖s with low s, or Ed25519 strictly.
+#[must_use]
+pub fn verify_signature(
+    scheme: Scheme,
+    public_key: &[u8],
+    digest: &[u8; 32],
+    signature: &[u8; 64],
+) -> bool {
+    match scheme {
+        Scheme::EcdsaSecp256k1 => {
+            use k256::ecdsa::signature::hazmat::PrehashVerifier;
+            let (Ok(key), Ok(signature)) = (
+                k256::ecdsa::VerifyingKey::from_sec1_bytes(public_key),
+                k256::ecdsa::Signature::from_slice(signature),
+            ) else {
+                return false;
+            };
+            signature.normalize_s().is_none() && key.verify_prehash(digest, &signature).is_ok()
+        }
+        Scheme::Ed25519 => {
+            let Ok(bytes) = <[u8; 32]>::try_from(public_key) else { return false };
+            ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok_and(|key| {
+                key.verify_strict(digest, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+            })
+        }
+    }
+}
+
+fn check(state: &State, live: &KeyLive) -> Result<(), String> {
+    let key = state.keys.get(&live.name).ok_or("governance asked for no such key")?;
+    if key.scheme != live.scheme {
+        return Err(format!("its scheme is {}", key.scheme.name()));
+    }
+    match &key.live {
+        None if live.epoch != 0 => return Err("a new key begins with epoch 0".to_owned()),
+        Some(now) if now.public_key != live.public_key || now.chain_code != live.chain_code => {
+            return Err("a live key's public key and chain code never change".to_owned());
+        }
+        Some(now) if live.epoch <= now.epoch => {
+            return Err(format!("epoch {} is not above the current {}", live.epoch, now.epoch));
+        }
+        _ => {}
+    }
+    let roster: BTreeSet<&NodeName> = state.boots.keys().collect();
+    if live.tests.len() > MAX_TESTS || live.confirmations.len() > roster.len() {
+        return Err("too many signatures".to_owned());
+    }
+    let mut covered = BTreeSet::new();
+    for test in &live.tests {
+        let names: BTreeSet<&NodeName> = test.participants.iter().collect();
+        if names.len() != test.participants.len()
+            || u64::try_from(names.len()).unwrap_or(0) != state.manifest.threshold
+            || !names.is_subset(&roster)
+        {
+            return Err("a test's participants are not t nodes of the roster".to_owned());
+        }
+        let digest = KeyLive::test_digest(
+            &state.genesis,
+            &live.name,
+            live.epoch,
+            &live.public_key,
+            &live.transcript,
+            &test.participants,
+        );
+        if !verify_signature(live.scheme, &live.public_key, &digest, &test.signature) {
+            return Err("a test signature does not verify".to_owned());
+        }
+        covered.extend(names);
+    }
+    if covered != roster {
+        return Err("the test signatures do not cover every node".to_owned());
+    }
+    let message = live.confirm_message(&state.genesis);
+    let mut confirmed = BTreeSet::new();
+    for confirmation in &live.confirmations {
+        let key = state
+            .current_boot_key(&confirmation.node)
+            .and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(&key).ok())
+            .ok_or("a confirmation is of no node of the roster")?;
+        let signature = ed25519_dalek::Signature::from_bytes(&confirmation.signature);
+        if key.verify_strict(&message, &signature).is_err() {
+            return Err(format!(
+                "the confirmation of node `{}` does not verify",
+                confirmation.node
+            ));
+        }
+        confirmed.insert(&confirmation.node);
+    }
+    if confirmed != roster {
+        return Err("not every node has confirmed".to_owned());
+    }
+    Ok(())
+}
+
+pub(crate) fn apply_key_live(
+    state: &mut State,
+    live: &KeyLive,
+    index: u64,
+    effects: &mut Vec<Effect>,
+) -> Verdict {
+    if let Err(reason) = check(state, live) {
+        return Verdict::Denied(Denial::new(
+            DenialCode::GovernanceRefused,
+            format_args!("key `{}`, epoch {}: {reason}", live.name, live.epoch),
+        ));
+    }
+    if let Some(key) = state.keys.get_mut(&live.name) {
+        key.live = Some(LiveKey {
+            public_key: live.public_key.clone(),
+            chain_code: live.chain_code,
+            epoch: live.epoch,
+            index,
+        });
+    }
+    effects.push(Effect::KeyLive {
+        name: live.name.clone(),
+        epoch: live.epoch,
+        transcript: live.transcript,
+    });
+    Verdict::accepted()
+}

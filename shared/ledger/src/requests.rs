@@ -1,0 +1,643 @@
+//! Requests for signatures: from a stamped body to a verdict, and what is remembered of them.
+//!
+//! ```text
+//! stamp ok? → parse → seen? → rate → frozen? → room? → key → decode → evaluate → charge → permit
+//! ```
+//!
+//! A request id is used once by its credential: the same body again gets the same outcome,
+//! another body is an error, until no stamp could still be valid and longer. A full table denies
+//! and never evicts.
+
+use casemate_policy::{Allowance, Approved, Ask, Decision, Requirement, evaluate};
+use casemate_proto::ids::Hash32;
+use casemate_proto::request::SignRequest;
+use casemate_proto::stamp::{MAX_LIFE, Method, Stamp, StampScope, VerifiedStamp};
+use casemate_proto::{
+    CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
+};
+
+use crate::apply::{Effect, Step};
+use crate::payload::{self, Decoded};
+use crate::permit::Permit;
+use crate::state::{
+    AllowedRequest, ApprovalState, PendingRequest, RequestKey, RequestState, RequestStatus, State,
+};
+use crate::verdict::{Allowed, Pending, Verdict};
+
+/// A minute, in which recorded denials of one credential are counted.
+const MINUTE_MS: u64 = 60_000;
+
+/// A stamped body whose credential is registered: who asks, for what.
+#[derive(Debug)]
+pub struct Authentic {
+    stamp: VerifiedStamp,
+    principal: PrincipalId,
+    request: SignRequest,
+}
+
+impl Authentic {
+    /// Who asks.
+    #[must_use]
+    pub const fn principal(&self) -> &PrincipalId {
+        &self.principal
+    }
+    /// For what.
+    #[must_use]
+    pub const fn request(&self) -> &SignRequest {
+        &self.request
+    }
+    /// With which credential.
+    #[must_use]
+    pub const fn credential(&self) -> CredentialId {
+        self.stamp.credential()
+    }
+}
+
+impl State {
+    /// The scope that stamps of this cluster must have.
+    #[must_use]
+    pub const fn stamp_scope(&self, method: Method) -> StampScope {
+        StampScope { genesis: self.genesis, incarnation: self.incarnation, method }
+    }
+
+    /// The principal and key of a credential that the policy registers and nobody revoked.
+    ///
+    /// # Errors
+    /// `no_policy`, `policy_expired` or `unknown_credential`.
+    pub fn registered(
+        &self,
+        credential: &CredentialId,
+        now: UnixMillis,
+    ) -> Result<(PrincipalId, PublicKey), Denial> {
+        let in_force = self.policy.as_ref().ok_or_else(|| {
+            Denial::new(DenialCode::NoPolicy, "no policy is in force; governance sets one")
+        })?;
+        if in_force.policy.has_expired(now) {
+            return Err(Denial::new(DenialCode::PolicyExpired, "the policy in force has expired"));
+        }
+        let unknown = |why: &str| {
+            Denial::new(
+                DenialCode::UnknownCredential,
+                format_args!("credential {credential} {why}"),
+            )
+        };
+        if self.revoked.contains(credential) {
+            return Err(unknown("was revoked"));
+        }
+        in_force
+            .policy
+            .credential(credential)
+            .map(|(principal, key)| (principal.clone(), key.clone()))
+            .ok_or_else(|| unknown("is not registered in the policy"))
+    }
+
+    /// Checks a stamped request as far as it can be without the ledger's next index: what fails
+    /// here never becomes an entry.
+    ///
+    /// # Errors
+    /// The denial to answer with.
+    pub fn authenticate(
+        &self,
+        stamp: &Stamp,
+        body: &[u8],
+        now: UnixMillis,
+    ) -> Result<Authentic, Denial> {
+        if body.len() > casemate_proto::request::MAX_BODY {
+            return Err(Denial::new(
+                DenialCode::TooLarge,
+                format_args!("the body has {} bytes", body.len()),
+            ));
+        }
+        let (principal, key) = self.registered(&stamp.credential, now)?;
+        let scope = self.stamp_scope(Method::CreateRequest);
+        let verified = stamp
+            .verify(&scope, &key, body, now, self.manifest.limits.delta)
+            .map_err(|error| Denial::new(DenialCode::BadStamp, error))?;
+        let request =
+            SignRequest::parse(body).map_err(|error| Denial::new(DenialCode::Malformed, error))?;
+        Ok(Authentic { stamp: verified, principal, request })
+    }
+
+    /// Whether a credential has used up its recorded denials of this minute; then the node
+    /// refuses by itself, with no entry.
+    #[must_use]
+    pub fn is_rate_limited(&self, credential: &CredentialId, now: UnixMillis) -> bool {
+        let most = self.manifest.limits.max_denials_per_minute;
+        let minute = now.0 / MINUTE_MS;
+        self.uses.get(credential).is_some_and(|u| u.minute == minute && u.denials >= most)
+    }
+
+    /// Where a remembered request stands now: `Allowed` whose τ has passed is `expired`.
+    #[must_use]
+    pub fn outcome(
+        &self,
+        credential: &CredentialId,
+        id: &RequestId,
+        now: UnixMillis,
+    ) -> Option<Outcome<'_>> {
+        let request = self.request(credential, id)?;
+        Some(match &request.status {
+            RequestStatus::Pending(pending) if pending.expires <= now => Outcome::Expired,
+            RequestStatus::Pending(pending) => Outcome::Pending(pending),
+            RequestStatus::Allowed(allowed) if allowed.release_by < now => Outcome::Expired,
+            RequestStatus::Allowed(allowed) => Outcome::Allowed(allowed),
+            RequestStatus::Signed { allowed, signature, signed_index } => {
+                Outcome::Signed { allowed, signature, signed_index: *signed_index }
+            }
+            RequestStatus::Denied(denial) => Outcome::Denied(denial),
+        })
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'s> {
+    /// Waits for approvals or a delay.
+    Pending(&'s PendingRequest),
+    /// Allowed, not signed yet.
+    Allowed(&'s AllowedRequest),
+    /// Signed.
+    Signed {
+        /// What was allowed.
+        allowed: &'s AllowedRequest,
+        /// The signature.
+        signature: &'s [u8],
+        /// The entry that holds it.
+        signed_index: u64,
+    },
+    /// Denied.
+    Denied(&'s Denial),
+    /// Too late: charged perhaps, but never signed.
+    Expired,
+}
+
+/// Forgets requests whose time has come. Run at the start of every entry.
+pub(crate) fn forget_due(state: &mut State, now: UnixMillis) {
+    while let Some(&(at, key)) = state.forget.first() {
+        if at > now {
+            return;
+        }
+        state.forget.pop_first();
+        if let Some(request) = state.requests.remove(&key) {
+            let was_pending = matches!(request.status, RequestStatus::Pending(_));
+            if let Some(used) = state.uses.get_mut(&key.0) {
+                used.requests = used.requests.saturating_sub(1);
+                used.pending = used.pending.saturating_sub(u64::from(was_pending));
+                if used.requests == 0 && used.minute < now.0 / MINUTE_MS {
+                    state.uses.remove(&key.0);
+                }
+            }
+        }
+    }
+}
+
+fn remember(state: &mut State, key: RequestKey, request: RequestState) {
+    let is_pending = matches!(request.status, RequestStatus::Pending(_));
+    let forget_at = request.forget_at;
+    let former = state.requests.insert(key, request);
+    let was_pending =
+        former.as_ref().is_some_and(|f| matches!(f.status, RequestStatus::Pending(_)));
+    if let Some(former) = &former {
+        state.forget.remove(&(former.forget_at, key));
+    }
+    state.forget.insert((forget_at, key));
+    let used = state.uses.entry(key.0).or_default();
+    used.requests = used.requests.saturating_add(u64::from(former.is_none()));
+    used.pending =
+        used.pending.saturating_add(u64::from(is_pending)).saturating_sub(u64::from(was_pending));
+}
+
+fn count_denial(state: &mut State, credential: CredentialId, now: UnixMillis) {
+    let minute = now.0 / MINUTE_MS;
+    let used = state.uses.entry(credential).or_default();
+    if used.minute != minute {
+        used.minute = minute;
+        used.denials = 0;
+    }
+    used.denials = used.denials.saturating_add(1);
+}
+
+pub(crate) fn apply_request(
+    state: &mut State,
+    stamp: &Stamp,
+    body: &[u8],
+    step: &mut Step,
+) -> Verdict {
+    let authentic = match state.authenticate(stamp, body, step.now) {
+        Ok(authentic) => authentic,
+        Err(denial) => return Verdict::Denied(denial),
+    };
+    let credential = authentic.credential();
+    let key = (credential, authentic.request.request_id);
+    if state.requests.contains_key(&key) {
+        let until = replayable_until(state, stamp, step.now);
+        return apply_again(state, key, until, &authentic, step);
+    }
+    if state.is_rate_limited(&credential, step.now) {
+        return Verdict::Denied(Denial::new(
+            DenialCode::RateLimited,
+            "too many denied requests of this credential in this minute",
+        ));
+    }
+    if let Err(denial) = check_room(state, &credential) {
+        return Verdict::Denied(denial);
+    }
+    let until = replayable_until(state, stamp, step.now);
+    let fresh = Fresh { key, authentic, body, until };
+    decide_fresh(state, &fresh, step)
+}
+
+/// Until when a stamp under this id could still be valid: this one, or one that its client made
+/// before it could know what is decided now and that a host has kept back.
+fn replayable_until(state: &State, stamp: &Stamp, now: UnixMillis) -> UnixMillis {
+    stamp.expires_at.max(now.saturating_add(MAX_LIFE)).saturating_add(state.slack())
+}
+
+/// A request that was not seen before.
+struct Fresh<'a> {
+    key: RequestKey,
+    authentic: Authentic,
+    body: &'a [u8],
+    /// When no stamp under its id can be valid any more.
+    until: UnixMillis,
+}
+
+fn check_room(state: &State, credential: &CredentialId) -> Result<(), Denial> {
+    let limits = &state.manifest.limits;
+    let total = u64::try_from(state.requests.len()).unwrap_or(u64::MAX);
+    let own = state.uses.get(credential).map_or(0, |used| used.requests);
+    if total >= limits.max_requests || own >= limits.max_requests_per_credential {
+        return Err(Denial::new(
+            DenialCode::TableFull,
+            format_args!(
+                "{total} requests are remembered, {own} of this credential; ask again later"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdict {
+    let asked = Asked {
+        key: fresh.key,
+        body_hash: fresh.authentic.stamp.body_hash(),
+        principal: &fresh.authentic.principal,
+        request: &fresh.authentic.request,
+        body: fresh.body,
+        first_seen: step.now,
+        approvals: &[],
+        until: fresh.until,
+    };
+    let verdict = evaluate_asked(state, &asked, step);
+    if matches!(verdict, Verdict::Denied(_)) {
+        count_denial(state, fresh.key.0, step.now);
+    }
+    verdict
+}
+
+/// The same id again. Another body is an error; the same body gets the outcome that stands. A
+/// request that waits is looked at again, since its delay may have passed.
+fn apply_again(
+    state: &mut State,
+    key: RequestKey,
+    until: UnixMillis,
+    authentic: &Authentic,
+    step: &mut Step,
+) -> Verdict {
+    let Some(mut seen) = state.requests.get(&key).cloned() else {
+        return Verdict::Denied(Denial::new(
+            DenialCode::UnknownRequest,
+            "the request is forgotten",
+        ));
+    };
+    if seen.body_hash != authentic.stamp.body_hash() {
+        return Verdict::Denied(Denial::new(
+            DenialCode::RequestIdReused,
+            format_args!(
+                "request id {} was used for another body; a new request takes a new id",
+                key.1
+            ),
+        ));
+    }
+    if until > seen.forget_at {
+        seen.forget_at = until;
+        remember(state, key, seen.clone());
+    }
+    match seen.status {
+        RequestStatus::Pending(ref pending) if pending.expires > step.now => {
+            let until = seen.forget_at;
+            evaluate_pending(state, key, seen.body_hash, pending, until, step)
+        }
+        RequestStatus::Denied(denial) => Verdict::Denied(denial),
+        _ => {
+            step.effects.push(Effect::Decided { credential: key.0, request_id: key.1 });
+            Verdict::Repeated { index: seen.index }
+        }
+    }
+}
+
+pub(crate) fn evaluate_pending(
+    state: &mut State,
+    key: RequestKey,
+    body_hash: Hash32,
+    pending: &PendingRequest,
+    until: UnixMillis,
+    step: &mut Step,
+) -> Verdict {
+    let request = match SignRequest::parse(&pending.body) {
+        Ok(request) => request,
+        Err(error) => return Verdict::Denied(Denial::new(DenialCode::Malformed, error)),
+    };
+    let approvals = approved(pending);
+    let asked = Asked {
+        key,
+        body_hash,
+        principal: &pending.principal,
+        request: &request,
+        body: &pending.body,
+        first_seen: pending.first_seen,
+        approvals: &approvals,
+        until,
+    };
+    evaluate_asked(state, &asked, step)
+}
+
+fn approved(pending: &PendingRequest) -> Vec<Approved> {
+    let approved = |a: &ApprovalState| Approved {
+        principal: a.principal.clone(),
+        credential: a.credential,
+        passkey: a.passkey,
+        at: a.at,
+    };
+    pending.approvals.iter().map(approved).collect()
+}
+
+/// Everything that one evaluation depends on, besides the state.
+struct Asked<'a> {
+    key: RequestKey,
+    body_hash: Hash32,
+    principal: &'a PrincipalId,
+    request: &'a SignRequest,
+    body: &'a [u8],
+    first_seen: UnixMillis,
+    approvals: &'a [Approved],
+    until: UnixMillis,
+}
+
+fn evaluate_asked(state: &mut State, asked: &Asked<'_>, step: &mut Step) -> Verdict {
+    let verdict = match judge(state, asked, step.now) {
+        Ok((Decision::Allow(allowance), decoded)) => allow(state, asked, allowance, &decoded, step),
+        Ok((Decision::Pending(requirement), decoded)) => {
+            hold(state, asked, &requirement, &decoded, step)
+        }
+        Ok((Decision::Deny(denial), _)) | Err(denial) => Err(denial),
+    };
+    let verdict = verdict.unwrap_or_else(|denial| deny(state, asked, denial, step));
+    step.effects.push(Effect::Decided { credential: asked.key.0, request_id: asked.key.1 });
+    verdict
+}
+
+fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision, Decoded), Denial> {
+    if state.is_frozen() {
+        return Err(Denial::new(
+            DenialCode::Frozen,
+            "the cluster is frozen; the governance quorum can lift it",
+        ));
+    }
+    let request = asked.request;
+    let (scheme, live) = payload::requested_key(state, request)?;
+    payload::check_scheme(&request.key, scheme, &request.payload)?;
+    let decoded = payload::decode(&state.genesis, &request.payload)?;
+    let child = payload::child(scheme, live, &request.path)?;
+    let in_force = state
+        .policy
+        .as_ref()
+        .ok_or_else(|| Denial::new(DenialCode::NoPolicy, "no policy is in force"))?;
+    let ask = Ask {
+        key: &request.key,
+        path: &request.path,
+        principal: asked.principal,
+        credential: &asked.key.0,
+        signer: child.address,
+        intent: &decoded.intent,
+        approvals: asked.approvals,
+        first_seen: asked.first_seen,
+    };
+    let decision = evaluate(&in_force.policy, &state.charges, &ask, now, state.window_slack());
+    Ok((decision, decoded))
+}
+
+/// Charges, remembers, and gives the permit: charge before permit, in this order (I4).
+fn allow(
+    state: &mut State,
+    asked: &Asked<'_>,
+    allowance: Allowance,
+    decoded: &Decoded,
+    step: &mut Step,
+) -> Result<Verdict, Denial> {
+    let request = asked.request;
+    let key_state = state
+        .keys
+        .get(&request.key)
+        .and_then(|key| key.live.as_ref().map(|live| (key.scheme, live.epoch)));
+    let Some((scheme, epoch)) = key_state else {
+        return Err(Denial::new(DenialCode::KeyNotLive, "the key is not live"));
+    };
+    let release_by = step.now.saturating_add(state.manifest.limits.tau);
+    let grant = allowance.grant().clone();
+    step.counters.extend(crate::verdict::counters_of(&allowance));
+    state.charges.record(allowance.charges()).map_err(|error| {
+        Denial::new(DenialCode::TableFull, format_args!("the charge cannot be recorded: {error}"))
+    })?;
+    let allowed = AllowedRequest {
+        principal: asked.principal.clone(),
+        grant: grant.clone(),
+        key: request.key.clone(),
+        path: request.path.clone(),
+        digest: decoded.digest,
+        release_by,
+    };
+    let memory = state.manifest.limits.request_memory;
+    let forget_at = asked.until.max(release_by).saturating_add(memory);
+    remember(
+        state,
+        asked.key,
+        RequestState {
+            body_hash: asked.body_hash,
+            index: step.index,
+            forget_at,
+            status: RequestStatus::Allowed(allowed),
+        },
+    );
+    step.effects.push(Effect::Sign(Permit {
+        index: step.index,
+        entry: step.entry,
+        credential: asked.key.0,
+        request_id: asked.key.1,
+        key: request.key.clone(),
+        scheme,
+        path: request.path.clone(),
+        epoch,
+        digest: decoded.digest,
+        at: step.now,
+        release_by,
+        next_attempt: 0,
+    }));
+    Ok(Verdict::Allowed(Allowed {
+        principal: asked.principal.clone(),
+        grant,
+        key: request.key.clone(),
+        path: request.path.clone(),
+        epoch,
+        digest: decoded.digest,
+        release_by,
+    }))
+}
+
+fn hold(
+    state: &mut State,
+    asked: &Asked<'_>,
+    requirement: &Requirement,
+    decoded: &Decoded,
+    step: &mut Step,
+) -> Result<Verdict, Denial> {
+    let limits = state.manifest.limits;
+    let known = state.requests.get(&asked.key);
+    let own = state.uses.get(&asked.key.0).map_or(0, |used| used.pending);
+    if known.is_none() && own >= limits.max_pending_per_credential {
+        return Err(Denial::new(
+            DenialCode::RateLimited,
+            format_args!("{own} requests of this credential wait for approval already"),
+        ));
+    }
+    let policy = state.policy.as_ref().map_or(Hash32::new([0; 32]), |p| p.hash);
+    let expires = asked.first_seen.saturating_add(limits.approval_life);
+    let document = crate::approvals::document_hash(
+        state,
+        &crate::approvals::Document {
+            credential: asked.key.0,
+            request_id: asked.key.1,
+            principal: asked.principal,
+            key: &asked.request.key,
+            path: &asked.request.path,
+            body_hash: asked.body_hash,
+            digest: decoded.digest,
+            intent: &decoded.intent,
+            policy,
+            grant: &requirement.grant,
+            tier: u64::from(requirement.tier),
+            expires,
+        },
+    );
+    let approvals = match known.map(|request| &request.status) {
+        Some(RequestStatus::Pending(pending)) => pending.approvals.clone(),
+        _ => Vec::new(),
+    };
+    let index = known.map_or(step.index, |request| request.index);
+    remember(
+        state,
+        asked.key,
+        RequestState {
+            body_hash: asked.body_hash,
+            index,
+            forget_at: asked.until.max(expires).saturating_add(limits.request_memory),
+            status: RequestStatus::Pending(PendingRequest {
+                body: asked.body.to_vec(),
+                principal: asked.principal.clone(),
+                first_seen: asked.first_seen,
+                document,
+                policy,
+                requirement: requirement.clone(),
+                approvals,
+                expires,
+            }),
+        },
+    );
+    Ok(Verdict::Pending(Pending {
+        grant: requirement.grant.clone(),
+        document,
+        have: u64::from(requirement.have),
+        need: u64::from(requirement.needed),
+        not_before: requirement.not_before,
+        expires,
+    }))
+}
+
+/// A denial is remembered for as long as its stamp could be replayed, so that a host cannot turn
+/// it into a signature once a limit has room again.
+fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Verdict {
+    remember(
+        state,
+        asked.key,
+        RequestState {
+            body_hash: asked.body_hash,
+            index: step.index,
+            forget_at: asked.until,
+            status: RequestStatus::Denied(denial.clone()),
+        },
+    );
+    Verdict::Denied(denial)
+}
+
+/// A signature proves itself: it must verify under the child's key over the allowed digest. It
+/// is uncharged, and the first one stays.
+pub(crate) fn apply_signed(
+    state: &mut State,
+    credential: &CredentialId,
+    request_id: &RequestId,
+    signature: &[u8],
+    step: &mut Step,
+) -> Verdict {
+    let refuse = |reason: &str| {
+        Verdict::Denied(Denial::new(
+            DenialCode::UnknownRequest,
+            format_args!("request {request_id}: {reason}"),
+        ))
+    };
+    let key = (*credential, *request_id);
+    let Some(request) = state.requests.get(&key) else {
+        return refuse("it is not known");
+    };
+    let allowed = match &request.status {
+        RequestStatus::Allowed(allowed) => allowed.clone(),
+        RequestStatus::Signed { signed_index, .. } => {
+            return Verdict::Repeated { index: *signed_index };
+        }
+        _ => return refuse("it is not allowed"),
+    };
+    if !signature_fits(state, &allowed, signature) {
+        return refuse("the signature does not verify");
+    }
+    let (body_hash, index, forget_at) = (request.body_hash, request.index, request.forget_at);
+    let status =
+        RequestStatus::Signed { allowed, signature: signature.to_vec(), signed_index: step.index };
+    remember(state, key, RequestState { body_hash, index, forget_at, status });
+    step.effects.push(Effect::SignatureRecorded { credential: key.0, request_id: key.1 });
+    Verdict::accepted()
+}
+
+fn signature_fits(state: &State, allowed: &AllowedRequest, signature: &[u8]) -> bool {
+    let Some(key) = state.keys.get(&allowed.key) else { return false };
+    let Some(live) = &key.live else { return false };
+    let Ok(child) = payload::child(key.scheme, live, &allowed.path) else { return false };
+    let expected_len = match key.scheme {
+        casemate_proto::Scheme::EcdsaSecp256k1 => 65,
+        casemate_proto::Scheme::Ed25519 => 64,
+    };
+    let Some((plain, rest)) = signature.split_first_chunk::<64>() else { return false };
+    signature.len() == expected_len
+        && crate::keys::verify_signature(key.scheme, &child.public_key, &allowed.digest, plain)
+        && rest.iter().all(|v| recovers(&child.public_key, &allowed.digest, plain, *v))
+}
+
+/// Whether the recovery id `v` gives exactly this public key.
+fn recovers(public_key: &[u8], digest: &[u8; 32], plain: &[u8; 64], v: u8) -> bool {
+    let (Ok(signature), Some(id)) = (
+        k256::ecdsa::Signature::from_slice(plain),
+        Some(v).filter(|v| *v <= 1).and_then(k256::ecdsa::RecoveryId::from_byte),
+    ) else {
+        return false;
+    };
+    k256::ecdsa::VerifyingKey::recover_from_prehash(digest, &signature, id)
+        .is_ok_and(|key| key.to_encoded_point(true).as_bytes() == public_key)
+}
