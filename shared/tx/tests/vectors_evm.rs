@@ -43,7 +43,7 @@ fn signature(value: &Value) -> EvmSignature {
     let r_s = [hex(text(&value["r"])), hex(text(&value["s"]))].concat();
     // 0 and 1 in typed transactions, 27 and 28 or 35 + 2 × chain id + parity in legacy ones
     let v = small(&value["v"]);
-    let parity = if v < 2 { v == 1 } else { v % 2 == 0 };
+    let parity = if v < 2 { v == 1 } else { v.is_multiple_of(2) };
     EvmSignature::new(r_s.as_slice().try_into().unwrap(), parity).unwrap()
 }
 
@@ -54,7 +54,10 @@ fn intrinsic_gas(transaction: &Value, with_access_list: bool) -> u64 {
     let list = transaction["accessList"].as_array().map(Vec::as_slice).unwrap_or_default();
     let accessed: u64 = list
         .iter()
-        .map(|item| 2_400 + 1_900 * item["storageKeys"].as_array().unwrap().len() as u64)
+        .map(|item| {
+            let slots = item["storageKeys"].as_array().unwrap().len();
+            2_400 + 1_900 * u64::try_from(slots).unwrap()
+        })
         .sum();
     21_000 + calldata + if with_access_list { accessed } else { 0 }
 }

@@ -6,6 +6,7 @@
 //! functions for as long as one likes.
 
 pub mod proto;
+pub mod tx;
 
 /// A decoder under attack.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +18,7 @@ pub struct Target {
 }
 
 /// Every target, by crate.
-pub const TARGETS: &[&[Target]] = &[proto::TARGETS];
+pub const TARGETS: &[&[Target]] = &[proto::TARGETS, tx::TARGETS];
 
 /// The target of this name.
 #[must_use]
