@@ -697,3 +697,21 @@ fn the_summary_shows_what_is_hashed_and_nothing_else() {
         })
     );
 }
+
+/// Each struct of a message is hashed with its whole type string: as many as may be, of the
+/// longest type there may be, in as few bytes as they take.
+#[test]
+fn worst_case_within_the_caps_is_decoded_in_time() {
+    let many: Value = (0..MAX_FIELDS)
+        .map(|i| json!({ "name": format!("{}{i:03}", "f".repeat(44)), "type": "bytes32[1][2]" }))
+        .collect();
+    let types =
+        [("Mail", fields(&[("to", "E[]")])), ("E", fields(&[("a", "Long[]")])), ("Long", many)];
+    let message = json!({ "to": vec![json!({ "a": [] }); MAX_STRUCT_VALUES - 1] });
+    let document = custom(&types, message).to_string();
+    let start = std::time::Instant::now();
+    let typed = decode_typed_data(document.as_bytes()).unwrap();
+    let elapsed = start.elapsed();
+    assert!(typed.summary().encode_type.len() > 7_000);
+    assert!(elapsed.as_secs() < 5, "{elapsed:?}");
+}
