@@ -33,6 +33,6 @@ pub use note::{NoteError, NoteKeyName, NoteSignature, SignatureKind, SignedNote,
 pub use receipt::{InclusionReceipt, ReceiptError, VerifiedRecord, verify_receipt};
 pub use record::{Counter, Record, RecordError, RecordFields};
 pub use report::{Finding, RecordedSignature, Report};
-pub use store::{StoreRead, StoreWriter};
+pub use store::{File, StoreRead, StoreWriter};
 pub use tree::{Frontier, HashStore, Tree, TreeError};
 pub use verify::{Authority, Expectations, Replay, ReplayOutcome, verify_store};

@@ -88,7 +88,7 @@ impl VerifiedRecord {
 /// its own index in that tree.
 ///
 /// # Errors
-/// If any of it is not shown. A record whose entry is detached has no such receipt.
+/// If any of it is not shown.
 pub fn verify_receipt(
     receipt: &InclusionReceipt,
     policy: &CheckpointPolicy,

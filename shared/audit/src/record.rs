@@ -2,24 +2,19 @@
 //!
 //! The leaf is the record's strict CBOR itself, so that whoever holds the leaves holds the whole
 //! log and can execute it again. C2SP `tlog-tiles` bundles give a leaf's length in 16 bits: a leaf
-//! has at most 65,535 bytes, and the caps of its parts below add up to less. An entry above
-//! 52 KiB (a policy with thousands of grants; no request is that large) is *detached*: the leaf
-//! has its hash and length, and the entry lies beside the tiles. To whoever makes or executes
-//! records the two are alike.
+//! has at most 65,535 bytes, and the caps of its parts below add up to less. What is larger than
+//! an entry may be (a policy with thousands of grants) travels beside it as an *attachment*, bound
+//! by a hash within the entry; the store keeps it beside the tiles.
 
-use casemate_proto::hash::tagged_hash;
 use casemate_proto::{Amount, Hash32, UnixMillis, cbor};
-use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::merkle::leaf_hash;
 
 /// Most bytes of a leaf: its length is given in 16 bits.
 pub const MAX_LEAF: usize = 65_535;
-/// Most bytes of an entry within the leaf.
-pub const MAX_INLINE_ENTRY: usize = 53_248;
 /// Most bytes of an entry.
-pub const MAX_ENTRY: usize = 9 * 1024 * 1024;
+pub const MAX_ENTRY: usize = 53_248;
 /// Most bytes of a verdict.
 pub const MAX_VERDICT: usize = 4_096;
 /// Most counters.
@@ -54,14 +49,6 @@ pub enum RecordError {
         /// The most it may have.
         max: usize,
     },
-    /// The leaf has no entry, or both an entry and a hash, or the hash of a small one.
-    #[error(
-        "the record must hold its entry, or its hash where it is above {MAX_INLINE_ENTRY} bytes"
-    )]
-    NoEntry,
-    /// The entry is detached, and what was given for it is missing or another.
-    #[error("the entry with hash {} is missing, or another was given for it", .0.hash)]
-    EntryMissing(Detached),
     /// Not a kind's name.
     #[error("`{input}` is not an entry's kind: 1 to {MAX_KIND} characters of `a-z 0-9 _`")]
     BadKind {
@@ -83,29 +70,6 @@ pub struct Counter {
     /// The sum after, in base units.
     #[n(2)]
     pub after: Amount,
-}
-
-/// What the leaf says of an entry that is not in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(array)]
-pub struct Detached {
-    /// Its hash, tagged `casemate/detached-entry/v1`.
-    #[n(0)]
-    pub hash: Hash32,
-    /// How many bytes it has.
-    #[n(1)]
-    pub length: u64,
-}
-
-impl Detached {
-    /// Of these bytes.
-    #[must_use]
-    pub fn of(entry: &[u8]) -> Self {
-        Self {
-            hash: tagged_hash("casemate/detached-entry/v1", &[entry]),
-            length: u64::try_from(entry.len()).unwrap_or(u64::MAX),
-        }
-    }
 }
 
 /// What a record says, not yet within its caps.
@@ -140,8 +104,8 @@ struct Wire {
     time: UnixMillis,
     #[n(3)]
     kind: String,
-    #[n(4)]
-    entry: Option<ByteVec>,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    entry: Vec<u8>,
     #[cbor(n(5), with = "minicbor::bytes")]
     verdict: Vec<u8>,
     #[n(6)]
@@ -150,8 +114,6 @@ struct Wire {
     counters: Vec<Counter>,
     #[n(8)]
     previous_root: Hash32,
-    #[n(9)]
-    detached: Option<Detached>,
 }
 
 /// A record within its caps, with its leaf.
@@ -168,58 +130,34 @@ impl Record {
     /// If a part is larger than it may be, or the kind is no name.
     pub fn new(fields: RecordFields) -> Result<Self, RecordError> {
         check_caps(&fields)?;
-        let detached = detached(&fields.entry);
         let wire = Wire {
             version: VERSION,
             index: fields.index,
             time: fields.time,
             kind: fields.kind.clone(),
-            entry: detached.is_none().then(|| fields.entry.clone().into()),
+            entry: fields.entry.clone(),
             verdict: fields.verdict.clone(),
             policy: fields.policy,
             counters: fields.counters.clone(),
             previous_root: fields.previous_root,
-            detached,
         };
         Ok(Self { leaf: cbor::encode(&wire), fields })
     }
 
-    /// From a leaf that holds its entry.
+    /// From a leaf.
     ///
     /// # Errors
-    /// If the bytes are not the strict CBOR of a record of this version, within its caps, or the
-    /// entry is detached.
+    /// If the bytes are not the strict CBOR of a record of this version, within its caps.
     pub fn parse(leaf: &[u8]) -> Result<Self, RecordError> {
-        Self::parse_with(leaf, |_| None)
-    }
-
-    /// From a leaf, and its entry from `fetch` if that is detached.
-    ///
-    /// # Errors
-    /// As [`Self::parse`]; also if `fetch` gives nothing, or bytes with another hash.
-    pub fn parse_with(
-        leaf: &[u8],
-        fetch: impl FnOnce(&Detached) -> Option<Vec<u8>>,
-    ) -> Result<Self, RecordError> {
         let wire: Wire = cbor::decode(leaf, MAX_LEAF)?;
         if wire.version != VERSION {
             return Err(RecordError::Version { version: wire.version });
-        }
-        let entry = match (wire.entry, wire.detached) {
-            (Some(entry), None) => Vec::from(entry),
-            (None, Some(wanted)) => fetch(&wanted)
-                .filter(|entry| Detached::of(entry) == wanted)
-                .ok_or(RecordError::EntryMissing(wanted))?,
-            _ => return Err(RecordError::NoEntry),
-        };
-        if detached(&entry) != wire.detached {
-            return Err(RecordError::NoEntry);
         }
         let fields = RecordFields {
             index: wire.index,
             time: wire.time,
             kind: wire.kind,
-            entry,
+            entry: wire.entry,
             verdict: wire.verdict,
             policy: wire.policy,
             counters: wire.counters,
@@ -239,11 +177,6 @@ impl Record {
     pub const fn index(&self) -> u64 {
         self.fields.index
     }
-    /// The hash and length that stand for the entry in the leaf, if it is too large to be there.
-    #[must_use]
-    pub fn detached(&self) -> Option<Detached> {
-        detached(&self.fields.entry)
-    }
     /// The leaf, at most [`MAX_LEAF`] bytes.
     #[must_use]
     pub fn leaf_bytes(&self) -> &[u8] {
@@ -254,11 +187,6 @@ impl Record {
     pub fn leaf_hash(&self) -> Hash32 {
         leaf_hash(&self.leaf)
     }
-}
-
-/// An entry's stand-in, if it is too large for the leaf.
-fn detached(entry: &[u8]) -> Option<Detached> {
-    (entry.len() > MAX_INLINE_ENTRY).then(|| Detached::of(entry))
 }
 
 fn check_caps(fields: &RecordFields) -> Result<(), RecordError> {
@@ -319,7 +247,7 @@ mod tests {
             index: u64::MAX,
             time: UnixMillis(u64::MAX),
             kind: "k".repeat(MAX_KIND),
-            entry: vec![0xff; MAX_INLINE_ENTRY],
+            entry: vec![0xff; MAX_ENTRY],
             verdict: vec![0xff; MAX_VERDICT],
             counters: vec![counter; MAX_COUNTERS],
             ..fields()
@@ -360,12 +288,11 @@ mod tests {
             index: 0,
             time: UnixMillis(0),
             kind: "request".to_owned(),
-            entry: Some(ByteVec::from(vec![])),
+            entry: vec![],
             verdict: vec![0; MAX_VERDICT + 1],
             policy: None,
             counters: vec![],
             previous_root: Hash32::new([0; 32]),
-            detached: None,
         };
         let parsed = Record::parse(&cbor::encode(&wire));
         assert!(matches!(parsed, Err(RecordError::TooLarge { part: "verdict", .. })));
@@ -378,48 +305,5 @@ mod tests {
         assert!(Record::parse(&leaf).is_ok());
         leaf.push(0);
         assert!(matches!(Record::parse(&leaf), Err(RecordError::Cbor(_))));
-    }
-
-    #[test]
-    fn large_entry_is_beside_the_leaf() {
-        let entry = vec![7; MAX_INLINE_ENTRY + 1];
-        let record = Record::new(RecordFields { entry: entry.clone(), ..fields() }).unwrap();
-        let stand_in = Detached::of(&entry);
-        assert_eq!(record.detached(), Some(stand_in));
-        assert!(record.leaf_bytes().len() < 500);
-        let fetched = Record::parse_with(record.leaf_bytes(), |wanted| {
-            assert_eq!(*wanted, stand_in);
-            Some(entry.clone())
-        });
-        assert_eq!(fetched, Ok(record.clone()));
-        for other in [None, Some(vec![]), Some(vec![8; entry.len()])] {
-            let refused = Record::parse_with(record.leaf_bytes(), |_| other);
-            assert_eq!(refused, Err(RecordError::EntryMissing(stand_in)));
-        }
-    }
-
-    #[test]
-    fn leaf_without_entry_or_with_a_needless_hash_is_refused() {
-        let wire = |entry: Option<Vec<u8>>, detached| Wire {
-            version: VERSION,
-            index: 0,
-            time: UnixMillis(0),
-            kind: "request".to_owned(),
-            entry: entry.map(ByteVec::from),
-            verdict: vec![],
-            policy: None,
-            counters: vec![],
-            previous_root: Hash32::new([0; 32]),
-            detached,
-        };
-        let small = vec![1, 2, 3];
-        let hash = Some(Detached::of(&small));
-        for bad in [wire(None, None), wire(Some(small.clone()), hash), wire(None, hash)] {
-            let refused = Record::parse_with(&cbor::encode(&bad), |_| Some(small.clone()));
-            assert_eq!(refused, Err(RecordError::NoEntry));
-        }
-        let large = vec![1; MAX_INLINE_ENTRY + 1];
-        let refused = Record::parse(&cbor::encode(&wire(Some(large), None)));
-        assert_eq!(refused, Err(RecordError::NoEntry));
     }
 }

@@ -5,7 +5,7 @@
 //! checkpoint                       the newest signed checkpoint
 //! tile/<L>/<N>[.p/<W>]             hashes (C2SP tlog-tiles)
 //! tile/entries/<N>[.p/<W>]         records
-//! entries/<hash>                   entries too large for their record
+//! attachments/<hash>               what entries only name, by its hash: policies
 //! checkpoints/<size>-<root>        every checkpoint given out: two roots of one size show a split view
 //! receipts/<index>-<hash>          receipts given out, where they are kept
 //! ```
@@ -23,7 +23,7 @@ use casemate_proto::hash::sha256;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::note::{MAX_NOTE, NoteError, SignedNote};
 use crate::receipt::InclusionReceipt;
-use crate::record::{Detached, MAX_LEAF, Record};
+use crate::record::{MAX_LEAF, Record};
 use crate::tile::{
     FULL, Tile, TileError, TileKind, encode_bundle, parse_bundle, parse_tile, tiles_for,
 };
@@ -40,6 +40,9 @@ pub const RECEIPTS: &str = "receipts";
 /// Most bytes of a tile or a bundle of entries.
 pub const MAX_TILE: usize = 256 * (MAX_LEAF + 2);
 
+/// Most bytes of an attachment.
+pub const MAX_ATTACHMENT: usize = 16 * 1024 * 1024;
+
 /// A file to write: its path within the store, and what is in it.
 pub type File = (String, Vec<u8>);
 
@@ -49,10 +52,10 @@ pub fn checkpoint_path(size: u64, root: &Hash32) -> String {
     format!("{CHECKPOINTS}/{size}-{}", hex::encode(root.as_bytes()))
 }
 
-/// Where a detached entry is kept.
+/// Where the attachment that entries call by this hash is kept.
 #[must_use]
-pub fn entry_path(detached: &Detached) -> String {
-    format!("entries/{}", hex::encode(detached.hash.as_bytes()))
+pub fn attachment_path(name: &Hash32) -> String {
+    format!("attachments/{}", hex::encode(name.as_bytes()))
 }
 
 /// The file that keeps a receipt for the record with this index.
@@ -283,9 +286,6 @@ impl StoreWriter {
         if found != root {
             return Err(WriteError::OtherTree { index, expected: root, found });
         }
-        if let Some(detached) = record.detached() {
-            self.pending.push((entry_path(&detached), record.fields().entry.clone()));
-        }
         self.leaves.push(record.leaf_bytes().to_vec());
         self.frontier.append(record.leaf_hash());
         if self.leaves.len() == usize::from(FULL) {
@@ -295,6 +295,11 @@ impl StoreWriter {
             self.leaves.clear();
         }
         self.push_hash(record.leaf_hash(), index)
+    }
+
+    /// Takes what travels beside an entry, by the hash that the entry calls it.
+    pub fn attach(&mut self, name: &Hash32, bytes: &[u8]) {
+        self.pending.push((attachment_path(name), bytes.to_vec()));
     }
 
     /// Adds a leaf's hash to the tiles, and full tiles' roots to the tiles above.

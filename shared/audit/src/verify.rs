@@ -23,11 +23,12 @@ use crate::checkpoint::{
 use crate::merkle::{leaf_hash, verify_inclusion};
 use crate::note::{MAX_NOTE, SignedNote};
 use crate::receipt::{InclusionReceipt, MAX_RECEIPT};
-use crate::record::{MAX_ENTRY, Record};
+use crate::record::Record;
 pub use crate::report::{Counts, Finding, RecordedSignature, Report};
 use crate::report::{NewestCosigner, UnixMillisText};
 use crate::store::{
-    CHECKPOINT, CHECKPOINTS, RECEIPTS, StoreRead, checkpoint_path, entry_path, read_tile,
+    CHECKPOINT, CHECKPOINTS, MAX_ATTACHMENT, RECEIPTS, StoreRead, attachment_path, checkpoint_path,
+    read_tile,
 };
 use crate::tile::{Tile, TileKind, parse_bundle, tile_bytes, tiles_for};
 use crate::tree::{HashStore, MAX_SIZE, Tree};
@@ -76,12 +77,20 @@ pub trait Replay {
     /// Why an entry cannot be executed.
     type Error: fmt::Display;
 
+    /// The hash by which the record's entry calls an attachment, if it has one.
+    fn attachment(&self, record: &Record) -> Option<Hash32>;
+
     /// Applies the entry of the next record and says what the record must be. Nothing of `record`
-    /// but its entry, its time and its index may be taken as true.
+    /// but its entry may be taken as true, and of `attachment` nothing: whether it has the hash
+    /// by which the entry calls it is for the ledger to check.
     ///
     /// # Errors
     /// If the entry is not one that can come next.
-    fn apply(&mut self, record: &Record) -> Result<ReplayOutcome, Self::Error>;
+    fn apply(
+        &mut self,
+        record: &Record,
+        attachment: Option<Vec<u8>>,
+    ) -> Result<ReplayOutcome, Self::Error>;
 
     /// Who may speak for the log after the records applied so far.
     fn authority(&self) -> Authority;
@@ -350,14 +359,7 @@ impl<S: StoreRead> Run<'_, S> {
         replay: &mut R,
     ) -> Result<UnixMillis, Finding> {
         let bad = |reason: String| Finding::BadRecord { index, reason };
-        let mut unreadable = None;
-        let record = Record::parse_with(leaf, |detached| {
-            self.store.read(&entry_path(detached), MAX_ENTRY).unwrap_or_else(|error| {
-                unreadable = Some(error.to_string());
-                None
-            })
-        })
-        .map_err(|error| bad(unreadable.unwrap_or_else(|| error.to_string())))?;
+        let record = Record::parse(leaf).map_err(|error| bad(error.to_string()))?;
         let fields = record.fields();
         if fields.index != index {
             return Err(bad(format!("it says that it is record {}", fields.index)));
@@ -372,7 +374,9 @@ impl<S: StoreRead> Run<'_, S> {
             return Err(bad(format!("its time {} is before the last, {last_time}", fields.time)));
         }
         let mismatch = |reason: String| Finding::ReplayMismatch { index, reason };
-        let outcome = replay.apply(&record).map_err(|error| mismatch(error.to_string()))?;
+        let attachment = self.read_attachment(replay.attachment(&record))?;
+        let outcome =
+            replay.apply(&record, attachment).map_err(|error| mismatch(error.to_string()))?;
         if outcome.record.leaf_bytes() != leaf {
             return Err(mismatch(difference(&outcome.record, &record)));
         }
@@ -384,6 +388,15 @@ impl<S: StoreRead> Run<'_, S> {
         counts.signatures = counts.signatures.saturating_add(found);
         self.report.signatures.extend(outcome.signatures);
         Ok(fields.time)
+    }
+
+    fn read_attachment(&self, name: Option<Hash32>) -> Result<Option<Vec<u8>>, Finding> {
+        let Some(path) = name.map(|name| attachment_path(&name)) else { return Ok(None) };
+        match self.store.read(&path, MAX_ATTACHMENT) {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => Err(Finding::Missing { path }),
+            Err(error) => Err(Finding::Unreadable { path, reason: error.to_string() }),
+        }
     }
 
     /// Checks the checkpoints of the size that the tree has now. A signed one with another root

@@ -11,9 +11,9 @@
 mod support;
 
 use casemate_audit::note::SignedNote;
-use casemate_audit::record::{Detached, MAX_INLINE_ENTRY};
 use casemate_audit::store::{
-    CHECKPOINT, StoreWriter, WriteError, checkpoint_file, checkpoint_path, entry_path, receipt_file,
+    CHECKPOINT, StoreWriter, WriteError, attachment_path, checkpoint_file, checkpoint_path,
+    receipt_file,
 };
 use casemate_audit::tile::encode_bundle;
 use casemate_audit::{Checkpoint, Expectations, Finding, Record, Report, verify_store};
@@ -29,7 +29,7 @@ fn verify_with(store: &Store, expectations: &Expectations) -> Report {
     verify_store(store, expectations, &mut Ledger::default())
 }
 
-/// 600 records with checkpoints on the way, signatures, receipts, an admission, a large entry.
+/// 600 records with checkpoints on the way, signatures, receipts, an admission, an attachment.
 fn node() -> Node {
     let mut node = Node::new();
     node.commit();
@@ -38,7 +38,7 @@ fn node() -> Node {
     let receipt = node.receipt(&signed, &[1, 3]);
     node.put([receipt_file(signed.index(), &receipt)]);
     node.commit();
-    node.enter(&vec![b'x'; MAX_INLINE_ENTRY + 1]);
+    node.attach(b"a policy");
     node.enter(b"admit 4");
     let signed = node.enter(b"sign 8");
     let receipt = node.receipt(&signed, &[4, 3]);
@@ -308,13 +308,17 @@ fn more_cosigners_may_be_asked_for() {
 }
 
 #[test]
-fn detached_entry_lies_beside_the_tiles() {
-    let node = node();
-    let path = entry_path(&Detached::of(&vec![b'x'; MAX_INLINE_ENTRY + 1]));
-    assert!(node.store.contains_key(&path));
-    let mut store = node.store.clone();
-    store.remove(&path);
-    assert!(matches!(&findings(&store)[0], Finding::BadRecord { index: 4, .. }));
+fn attachment_lies_beside_the_tiles() {
+    let mut node = Node::new();
+    node.fill(4);
+    let name = node.attach(b"a policy");
+    node.commit();
+    assert!(verify(&node.store).is_verified());
+    let path = attachment_path(&name);
+    node.store.insert(path.clone(), b"another".to_vec());
+    assert!(matches!(&findings(&node.store)[..], [Finding::ReplayMismatch { index: 4, .. }]));
+    node.store.remove(&path);
+    assert_eq!(findings(&node.store), [Finding::Missing { path }]);
 }
 
 #[test]

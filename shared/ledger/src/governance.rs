@@ -8,7 +8,7 @@
 use casemate_policy::Policy;
 use casemate_proto::governance::{Change, SignedChange, VerifiedChange};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{Denial, DenialCode, Millis, UnixMillis};
+use casemate_proto::{Denial, DenialCode, Millis, Scheme, UnixMillis};
 
 use crate::apply::Effect;
 use crate::entry::Attachment;
@@ -127,6 +127,9 @@ fn take_effect(
                     "names beginning with `{}` are the cluster's own",
                     crate::state::RESERVED_PREFIX
                 )));
+            }
+            if reserved && *scheme != Scheme::Ed25519 {
+                return Err(refuse("the log's key is an Ed25519 key"));
             }
             if state.keys.len() >= crate::keys::MAX_KEYS {
                 return Err(refuse(format_args!("there are {} keys already", state.keys.len())));

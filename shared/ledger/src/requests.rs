@@ -11,7 +11,7 @@
 use casemate_policy::{Allowance, Approved, Ask, Decision, Requirement, evaluate};
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
-use casemate_proto::stamp::{Method, Stamp, StampScope, VerifiedStamp};
+use casemate_proto::stamp::{MAX_LIFE, Method, Stamp, StampScope, VerifiedStamp};
 use casemate_proto::{
     CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
 };
@@ -229,8 +229,9 @@ pub(crate) fn apply_request(
     };
     let credential = authentic.credential();
     let key = (credential, authentic.request.request_id);
-    if let Some(seen) = state.requests.get(&key) {
-        return apply_again(state, key, seen.clone(), &authentic, step);
+    if state.requests.contains_key(&key) {
+        let until = replayable_until(state, stamp, step.now);
+        return apply_again(state, key, until, &authentic, step);
     }
     if state.is_rate_limited(&credential, step.now) {
         return Verdict::Denied(Denial::new(
@@ -241,9 +242,15 @@ pub(crate) fn apply_request(
     if let Err(denial) = check_room(state, &credential) {
         return Verdict::Denied(denial);
     }
-    let until = stamp.expires_at.saturating_add(state.slack());
+    let until = replayable_until(state, stamp, step.now);
     let fresh = Fresh { key, authentic, body, until };
     decide_fresh(state, &fresh, step)
+}
+
+/// Until when a stamp under this id could still be valid: this one, or one that its client made
+/// before it could know what is decided now and that a host has kept back.
+fn replayable_until(state: &State, stamp: &Stamp, now: UnixMillis) -> UnixMillis {
+    stamp.expires_at.max(now.saturating_add(MAX_LIFE)).saturating_add(state.slack())
 }
 
 /// A request that was not seen before.
@@ -251,7 +258,7 @@ struct Fresh<'a> {
     key: RequestKey,
     authentic: Authentic,
     body: &'a [u8],
-    /// When its stamp can no longer be valid anywhere.
+    /// When no stamp under its id can be valid any more.
     until: UnixMillis,
 }
 
@@ -293,10 +300,16 @@ fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdic
 fn apply_again(
     state: &mut State,
     key: RequestKey,
-    seen: RequestState,
+    until: UnixMillis,
     authentic: &Authentic,
     step: &mut Step,
 ) -> Verdict {
+    let Some(mut seen) = state.requests.get(&key).cloned() else {
+        return Verdict::Denied(Denial::new(
+            DenialCode::UnknownRequest,
+            "the request is forgotten",
+        ));
+    };
     if seen.body_hash != authentic.stamp.body_hash() {
         return Verdict::Denied(Denial::new(
             DenialCode::RequestIdReused,
@@ -305,6 +318,10 @@ fn apply_again(
                 key.1
             ),
         ));
+    }
+    if until > seen.forget_at {
+        seen.forget_at = until;
+        remember(state, key, seen.clone());
     }
     match seen.status {
         RequestStatus::Pending(ref pending) if pending.expires > step.now => {

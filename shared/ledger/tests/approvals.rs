@@ -1,3 +1,5 @@
+//! Approvals: by whom, for what, under which policy.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Approvals: by whom, for what, under which policy.
 
 use casemate_ledger::Verdict;
 use casemate_proto::ids::Hash32;
@@ -100,17 +100,19 @@ fn pending_request_expires() {
 #[test]
 fn delay_of_a_tier_holds_even_with_all_approvals() {
     let mut kit = Kit::ready();
-    let (request, document) = pending(&mut kit, 200_000_000);
-    for approver in 0..3 {
-        assert!(matches!(approve(&mut kit, approver, &request, document), Verdict::Pending(_)));
-    }
     let operator = kit.operator.clone();
-    kit.pass(second(3_600));
-    assert!(kit.permits.is_empty());
-    let verdict = kit.ask(&operator, &request);
-    // the authorization's own validity ended meanwhile or it is signed; never signed twice
-    assert!(!matches!(verdict, Verdict::Pending(_)), "{verdict:?}");
-    assert!(kit.permits.len() <= 1);
+    let request = kit.payment_valid_for(PAYEE, 200_000_000, 86_400);
+    let Verdict::Pending(waiting) = kit.ask(&operator, &request) else { panic!("pending") };
+    for approver in 0..3 {
+        let verdict = approve(&mut kit, approver, &request, waiting.document);
+        assert!(matches!(verdict, Verdict::Pending(_)), "{verdict:?}");
+    }
+    kit.pass(second(3_599));
+    assert!(matches!(kit.ask(&operator, &request), Verdict::Pending(_)));
+    kit.pass(second(1));
+    assert!(is_allowed(&kit.ask(&operator, &request)));
+    assert!(matches!(kit.ask(&operator, &request), Verdict::Repeated { .. }));
+    assert_eq!(kit.permits.len(), 1);
 }
 
 #[test]

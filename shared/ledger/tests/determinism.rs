@@ -1,3 +1,5 @@
+//! Determinism: replay and snapshots give the same state, byte for byte.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Determinism: replay and snapshots give the same state, byte for byte.
 
 use casemate_audit::Record;
 use casemate_ledger::replay::Replayer;
@@ -36,8 +36,7 @@ fn lived() -> Kit {
 #[test]
 fn replay_of_the_log_gives_the_same_records() {
     let kit = lived();
-    let mut replayer =
-        Replayer::from_genesis(&casemate_proto::cbor::encode(&kit.genesis)).unwrap();
+    let mut replayer = Replayer::from_genesis(&casemate_proto::cbor::encode(&kit.genesis)).unwrap();
     for (_, attachment, leaf) in &kit.applied {
         let record = Record::parse(leaf).unwrap();
         let again = replayer.step(&record, attachment.clone()).unwrap();

@@ -1,3 +1,5 @@
+//! Governance, freezes, keys and admission.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Governance, freezes, keys and admission.
 
 use casemate_ledger::{Attachment, EntryBody, Verdict};
 use casemate_proto::governance::{Change, FreezerStatement};
@@ -112,7 +112,9 @@ fn new_policy_sees_what_was_spent_before() {
     }
     // the grant renamed and loosened: the delay, then the former spending still counts
     let renamed = kit.policy(
-        &kit::POLICY.replace(r#"id = "x402""#, r#"id = "renamed""#).replace(r#"sum = "20""#, r#"sum = "21""#),
+        &kit::POLICY
+            .replace(r#"id = "x402""#, r#"id = "renamed""#)
+            .replace(r#"sum = "20""#, r#"sum = "21""#),
     );
     kit.propose_policy(&renamed);
     kit.heartbeat();
@@ -158,7 +160,11 @@ fn policy_other_than_the_one_signed_for_is_refused() {
     let mut kit = Kit::ready();
     let (signed_for, brought) = (loosened(&kit), kit.policy(kit::POLICY));
     let signed = kit.signed_change(Change::SetPolicy { policy: signed_for.policy_hash() });
-    for attachment in [None, Some(Attachment::Policy(brought.canonical_bytes())), Some(Attachment::Policy(vec![0]))] {
+    for attachment in [
+        None,
+        Some(Attachment::Policy(brought.canonical_bytes())),
+        Some(Attachment::Policy(vec![0])),
+    ] {
         let verdict = kit.apply_with(EntryBody::Governance(signed.clone()), attachment).verdict;
         assert!(matches!(verdict, Verdict::Denied(_)), "{verdict:?}");
     }
@@ -199,7 +205,8 @@ fn stranger_cannot_freeze() {
     let mut kit = Kit::ready();
     let stranger = kit::Person::new(77);
     let mut signed = kit.statement(FreezerStatement::Freeze { nonce: [1; 16] });
-    signed.by = stranger.sign(&casemate_proto::governance::SignedStatement::signing_bytes(&signed.id()));
+    signed.by =
+        stranger.sign(&casemate_proto::governance::SignedStatement::signing_bytes(&signed.id()));
     assert!(matches!(kit.apply(EntryBody::Statement(signed)), Verdict::Denied(_)));
     assert!(is_allowed(&kit.pay(1)));
 }
@@ -265,8 +272,12 @@ fn key_needs_every_node_and_tests_that_cover_every_node() {
     let unasked = kit.key_live("unasked", Scheme::EcdsaSecp256k1, 0);
     let scheme = kit.key_live("new", Scheme::Ed25519, 0);
     for (name, live) in [
-        ("unconfirmed", unconfirmed), ("doubled", doubled), ("uncovered", uncovered),
-        ("forged", forged), ("unasked", unasked), ("scheme", scheme),
+        ("unconfirmed", unconfirmed),
+        ("doubled", doubled),
+        ("uncovered", uncovered),
+        ("forged", forged),
+        ("unasked", unasked),
+        ("scheme", scheme),
     ] {
         assert!(matches!(kit.apply(EntryBody::KeyLive(live)), Verdict::Denied(_)), "{name}");
     }
@@ -320,11 +331,19 @@ fn i9_boot_with_wrong_evidence_is_refused() {
     let manifest_scope =
         casemate_proto::manifest::GenesisRecord::manifest_hash(kit.state.manifest());
     let other_scope = boot(
-        &kit.nsms[0], &node(0), &SigningKey::from_bytes(&[0x71; 32]), 0x71, &manifest_scope, kit.now,
+        &kit.nsms[0],
+        &node(0),
+        &SigningKey::from_bytes(&[0x71; 32]),
+        0x71,
+        &manifest_scope,
+        kit.now,
     );
     for (name, record) in [
-        ("other node", other_node), ("other key", other_key), ("none", none),
-        ("old version", old_version), ("other scope", other_scope),
+        ("other node", other_node),
+        ("other key", other_key),
+        ("none", none),
+        ("old version", old_version),
+        ("other scope", other_scope),
     ] {
         assert!(matches!(kit.apply(EntryBody::Admit(record)), Verdict::Denied(_)), "{name}");
     }

@@ -1,3 +1,5 @@
+//! Permits: what must hold at the moment of release.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Permits: what must hold at the moment of release.
 
 use casemate_ledger::permit::MAX_ATTEMPTS;
 use casemate_ledger::{EntryBody, PermitError};
@@ -25,7 +25,12 @@ fn allowed() -> (Kit, BootId, Vec<NodeName>) {
     (kit, me, vec![node(0), node(1)])
 }
 
-fn attempt(kit: &mut Kit, me: &BootId, set: &[NodeName], number: u8) -> Result<Hash32, PermitError> {
+fn attempt(
+    kit: &mut Kit,
+    me: &BootId,
+    set: &[NodeName],
+    number: u8,
+) -> Result<Hash32, PermitError> {
     let now = kit.now;
     let state = &kit.state;
     kit.permits[0].attempt(state, me, set, number, now).map(|a| a.binding().hash())
@@ -37,12 +42,18 @@ fn i8_attempt_numbers_are_used_once_and_give_different_runs() {
     let mut runs = Vec::new();
     for number in 0..MAX_ATTEMPTS {
         runs.push(attempt(&mut kit, &me, &set, number).unwrap());
-        assert!(matches!(attempt(&mut kit, &me, &set, number), Err(PermitError::AttemptUsed { .. })));
+        assert!(matches!(
+            attempt(&mut kit, &me, &set, number),
+            Err(PermitError::AttemptUsed { .. })
+        ));
     }
     runs.sort();
     runs.dedup();
     assert_eq!(runs.len(), usize::from(MAX_ATTEMPTS));
-    assert!(matches!(attempt(&mut kit, &me, &set, MAX_ATTEMPTS), Err(PermitError::AttemptUsed { .. })));
+    assert!(matches!(
+        attempt(&mut kit, &me, &set, MAX_ATTEMPTS),
+        Err(PermitError::AttemptUsed { .. })
+    ));
 }
 
 #[test]
@@ -74,7 +85,8 @@ fn i6_retired_boot_gets_no_attempt_and_is_no_participant() {
     let (mut kit, me, set) = allowed();
     kit.pass(second(2));
     let scope = Hash32::new(*kit.state.genesis().as_bytes());
-    let new = boot(&kit.nsms[0], &node(0), &SigningKey::from_bytes(&[0x71; 32]), 0x71, &scope, kit.now);
+    let new =
+        boot(&kit.nsms[0], &node(0), &SigningKey::from_bytes(&[0x71; 32]), 0x71, &scope, kit.now);
     kit.accept(EntryBody::Admit(new.clone()));
     assert_eq!(attempt(&mut kit, &me, &set, 0), Err(PermitError::NotCurrent));
     attempt(&mut kit, &new.id(), &set, 0).unwrap();
@@ -84,11 +96,18 @@ fn i6_retired_boot_gets_no_attempt_and_is_no_participant() {
 fn participants_are_exactly_t_different_nodes_with_this_one() {
     let (mut kit, me, _) = allowed();
     for set in [
-        vec![], vec![node(0)], vec![node(0), node(0)], vec![node(1), node(2)],
-        vec![node(0), node(1), node(2)], vec![node(0), NodeName::new("elsewhere").unwrap()],
+        vec![],
+        vec![node(0)],
+        vec![node(0), node(0)],
+        vec![node(1), node(2)],
+        vec![node(0), node(1), node(2)],
+        vec![node(0), NodeName::new("elsewhere").unwrap()],
     ] {
         let refused = attempt(&mut kit, &me, &set, 0);
-        assert!(matches!(refused, Err(PermitError::WrongParticipants { .. })), "{set:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(PermitError::WrongParticipants { .. })),
+            "{set:?}: {refused:?}"
+        );
     }
 }
 

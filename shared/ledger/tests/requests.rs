@@ -1,3 +1,5 @@
+//! Requests: what is charged, remembered, repeated, refused.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +10,6 @@
     missing_docs
 )]
 mod kit;
-
-//! Requests: what is charged, remembered, repeated, refused.
 
 use casemate_ledger::requests::Outcome;
 use casemate_ledger::{EntryBody, Verdict};
@@ -114,6 +114,43 @@ fn denial_is_remembered_while_its_stamp_could_be_replayed() {
 }
 
 #[test]
+fn later_stamp_of_a_denied_request_cannot_be_kept_back_and_replayed() {
+    let mut kit = Kit::ready();
+    for _ in 0..4 {
+        kit.pay(5_000_000);
+    }
+    let agent = kit.agent.clone();
+    let room = kit::START.saturating_add(DAY).saturating_add(kit.state.slack());
+    kit.now = room.saturating_sub(second(90));
+    let request = kit.payment(PAYEE, 5_000_000);
+    let first = kit.request_entry(&agent, &request);
+    // a retry that the client stamped for the longest life before it knew of the denial
+    let body = request.to_body().into_bytes();
+    let scope = kit.state.stamp_scope(Method::CreateRequest);
+    let expires_at = kit.now.saturating_add(casemate_proto::stamp::MAX_LIFE);
+    let credential = agent.public.id();
+    let preimage = casemate_proto::stamp::Stamp::preimage(
+        &scope,
+        &credential,
+        kit.now,
+        expires_at,
+        &[6; 16],
+        &body,
+    );
+    let signature = ed25519_dalek::Signer::sign(&agent.key, &preimage).to_bytes();
+    let stamp = casemate_proto::stamp::Stamp {
+        credential,
+        issued_at: kit.now,
+        expires_at,
+        nonce: [6; 16],
+        signature,
+    };
+    assert_eq!(code(kit.apply(first)), DenialCode::LimitExceeded);
+    kit.now = expires_at.saturating_sub(Millis(1));
+    assert_eq!(code(kit.apply(EntryBody::Request { stamp, body })), DenialCode::LimitExceeded);
+}
+
+#[test]
 fn unsigned_entry_expires_after_tau_and_its_id_answers_expired() {
     let mut kit = Kit::ready();
     let agent = kit.agent.clone();
@@ -189,7 +226,10 @@ fn stamp_for_another_method_or_another_body_is_refused() {
     let agent = kit.agent.clone();
     let body = request.to_body().into_bytes();
     let stamp = kit.stamp(&agent, Method::CreateApproval, &body);
-    assert_eq!(code(kit.apply(EntryBody::Request { stamp, body: body.clone() })), DenialCode::BadStamp);
+    assert_eq!(
+        code(kit.apply(EntryBody::Request { stamp, body: body.clone() })),
+        DenialCode::BadStamp
+    );
     let stamp = kit.stamp(&agent, Method::CreateRequest, &body);
     let mut other = body;
     other.push(b' ');

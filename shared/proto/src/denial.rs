@@ -102,6 +102,31 @@ denial_codes! {
     GovernanceRefused = 36, "governance_refused";
 }
 
+impl DenialCode {
+    /// Whether a denial with this code stands for its request id: the cluster remembers it for as
+    /// long as a stamp made before the denial could be replayed. After any other code the same id
+    /// may still be decided otherwise, so a client asks again under the same id and never under
+    /// another.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::NoPolicy
+                | Self::PolicyExpired
+                | Self::UnknownCredential
+                | Self::BadStamp
+                | Self::TableFull
+                | Self::RateLimited
+                | Self::Busy
+                | Self::UnknownRequest
+                | Self::ApproverNotAllowed
+                | Self::ApprovalMismatch
+                | Self::RequestIdReused
+                | Self::GovernanceRefused
+        )
+    }
+}
+
 impl core::fmt::Display for DenialCode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.name())

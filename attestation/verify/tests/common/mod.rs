@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod forge;
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use casemate_attestation_verify::{AWS_NITRO_ENCLAVES_G1_PEM, Expectations, Pcr, TrustRoot};

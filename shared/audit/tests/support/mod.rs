@@ -1,7 +1,7 @@
 //! A small ledger and the store of its log, to test verification with.
 //!
-//! Entries: `sign <n>` holds signature n; `admit <n>` replaces the first boot by boot n; anything
-//! else changes nothing. The verdict is a hash chain, so that an entry changed anywhere shows.
+//! Entries: `sign <n>` holds signature n; `admit <n>` replaces the first boot by boot n;
+//! `attach <hash>` has an attachment; anything else changes nothing. The verdict is a hash chain, so that an entry changed anywhere shows.
 
 #![allow(dead_code)]
 
@@ -76,12 +76,11 @@ impl Ledger {
         self.state = tagged_hash("test/state", &[self.state.as_bytes(), entry]);
         let text = String::from_utf8_lossy(entry).into_owned();
         let (word, number) = text.split_once(' ').unwrap_or((&text, ""));
-        let kind = if word.len() < 20 { word } else { "large" };
         let index = self.tree.size();
         let record = Record::new(RecordFields {
             index,
             time,
-            kind: kind.to_owned(),
+            kind: word.to_owned(),
             entry: entry.to_vec(),
             verdict: self.state.as_bytes().to_vec(),
             policy: None,
@@ -113,7 +112,21 @@ impl Ledger {
 impl Replay for Ledger {
     type Error = String;
 
-    fn apply(&mut self, record: &Record) -> Result<ReplayOutcome, String> {
+    fn attachment(&self, record: &Record) -> Option<Hash32> {
+        let entry = String::from_utf8_lossy(&record.fields().entry).into_owned();
+        Hash32::from_hex(entry.strip_prefix("attach ")?).ok()
+    }
+
+    fn apply(
+        &mut self,
+        record: &Record,
+        attachment: Option<Vec<u8>>,
+    ) -> Result<ReplayOutcome, String> {
+        if self.attachment(record).is_some_and(|name| {
+            attachment.is_none_or(|bytes| tagged_hash("test/attachment", &[&bytes]) != name)
+        }) {
+            return Err("the attachment is another".to_owned());
+        }
         if record.fields().entry.starts_with(b"impossible") {
             return Err("the entry is impossible".to_owned());
         }
@@ -151,6 +164,13 @@ impl Node {
         let record = self.ledger.apply_entry(time, entry).record;
         self.writer.append(&record).unwrap();
         record
+    }
+
+    pub(crate) fn attach(&mut self, bytes: &[u8]) -> Hash32 {
+        let name = tagged_hash("test/attachment", &[bytes]);
+        self.enter(format!("attach {name}").as_bytes());
+        self.writer.attach(&name, bytes);
+        name
     }
 
     pub(crate) fn fill(&mut self, count: usize) {

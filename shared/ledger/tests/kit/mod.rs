@@ -1,5 +1,5 @@
 //! A ledger with whole keys in place of shares: everything but the threshold protocols is real.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use casemate_ledger::apply::{Applied, Effect};
 use casemate_ledger::entry::{ApprovalProof, Confirmation, KeyLive, TestSignature};
@@ -16,10 +16,10 @@ use casemate_proto::manifest::{
 use casemate_proto::request::{ApprovalBody, Payload, SignRequest};
 use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{
-    Algorithm, DerivationPath, Denial, DenialCode, KeyName, Millis, NodeName, PublicKey, RequestId,
+    Algorithm, Denial, DenialCode, DerivationPath, KeyName, Millis, NodeName, PublicKey, RequestId,
     Scheme, UnixMillis,
 };
-use casemate_sim::{SimHost, SimNsm};
+use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
 use ed25519_dalek::{Signer, SigningKey};
 
 /// The kit's first moment: 2026-11-20T10:00:00Z, inside the test policy's hours.
@@ -106,21 +106,22 @@ pub fn boot(
         evidence: Vec::new(),
     };
     let user_data = record.user_data(scope);
-    record.evidence = nsm.attest(Some(user_data.as_bytes()), None, None, at.0);
+    record.evidence = nsm.attest(Some(user_data.as_bytes()), None, None, at.0).unwrap();
     record
 }
 
 impl Kit {
     /// A cluster of three with a manifest that `change` may alter, before any entry.
     pub fn unborn(change: impl FnOnce(&mut Manifest)) -> Self {
-        let host = SimHost::new();
+        let host = SimHost::new().unwrap();
         let governors: Vec<Person> = (1..=3).map(Person::new).collect();
         let freezer = Person::new(9);
         let image = image(0x10);
-        let nsms: Vec<SimNsm> = REGIONS
-            .iter()
-            .map(|region| {
-                host.nsm(region, &format!("arn:aws:iam::1:role/{region}"), [image.pcr0, image.pcr1, image.pcr2])
+        let nsms: Vec<SimNsm> = (0_u32..)
+            .zip(REGIONS)
+            .map(|(i, region)| {
+                let measurement = [image.pcr0, image.pcr1, image.pcr2];
+                host.start(EnclaveSpec::numbered(i, region, measurement))
             })
             .collect();
         let nodes = REGIONS
@@ -130,7 +131,7 @@ impl Kit {
             .map(|(i, (region, nsm))| NodeSpec {
                 name: node(i),
                 region: (*region).to_owned(),
-                pcr3: nsm.pcr3(),
+                pcr3: nsm.enclave().pcrs()[3].1,
             })
             .collect();
         let mut manifest = Manifest {
@@ -148,7 +149,7 @@ impl Kit {
             limits: Limits::default(),
             independence: Independence::Regions,
             hardware: Hardware::Simulated,
-            trust_root: Hash32::new(host.root_fingerprint()),
+            trust_root: Hash32::new(casemate_proto::hash::sha256(host.root_der())),
             relying_party: None,
         };
         change(&mut manifest);
@@ -190,9 +191,7 @@ impl Kit {
         let id = kit.state.genesis();
         kit.accept(EntryBody::Genesis { id });
         kit.govern(Change::ConfirmGenesis);
-        for (name, scheme) in
-            [("agent-7", Scheme::EcdsaSecp256k1), ("notary", Scheme::Ed25519)]
-        {
+        for (name, scheme) in [("agent-7", Scheme::EcdsaSecp256k1), ("notary", Scheme::Ed25519)] {
             kit.govern(Change::CreateKey { name: key_name(name), scheme });
             let live = kit.key_live(name, scheme, 0);
             kit.accept(EntryBody::KeyLive(live));
@@ -317,7 +316,7 @@ impl Kit {
         match scheme {
             Scheme::EcdsaSecp256k1 => {
                 let (signature, id) = self.ecdsa.sign_prehash_recoverable(digest).unwrap();
-                [signature.to_bytes().as_slice(), &[id.to_byte()]].concat()
+                [signature.to_bytes().to_vec(), vec![id.to_byte()]].concat()
             }
             Scheme::Ed25519 => self.ed25519.sign(digest).to_bytes().to_vec(),
         }
@@ -391,11 +390,15 @@ impl Kit {
 
     /// A USDC payment on Base as EIP-3009 typed data, from the kit's own key.
     pub fn payment(&mut self, to: &str, base_units: u64) -> SignRequest {
+        self.payment_valid_for(to, base_units, 300)
+    }
+
+    pub fn payment_valid_for(&mut self, to: &str, base_units: u64, seconds: u64) -> SignRequest {
         let from = casemate_tx::evm_address_from_sec1(&self.public_key(Scheme::EcdsaSecp256k1))
             .unwrap()
             .to_string();
         let nonce = self.counter + 1;
-        let json = typed_payment(&from, to, base_units, self.now, nonce);
+        let json = typed_payment(&from, to, base_units, self.now, seconds, nonce);
         self.request("agent-7", Payload::TypedData(json))
     }
 
@@ -410,7 +413,13 @@ impl Kit {
         self.apply(entry)
     }
 
-    pub fn approval(&self, who: &Person, requester: &Person, request: &SignRequest, document: Hash32) -> EntryBody {
+    pub fn approval(
+        &self,
+        who: &Person,
+        requester: &Person,
+        request: &SignRequest,
+        document: Hash32,
+    ) -> EntryBody {
         let body = ApprovalBody {
             credential: requester.public.id(),
             request_id: request.request_id,
@@ -426,9 +435,16 @@ impl Kit {
 pub const PAYEE: &str = "0x1111111111111111111111111111111111111111";
 pub const OTHER_PAYEE: &str = "0x3333333333333333333333333333333333333333";
 
-pub fn typed_payment(from: &str, to: &str, units: u64, now: UnixMillis, nonce: u64) -> String {
+pub fn typed_payment(
+    from: &str,
+    to: &str,
+    units: u64,
+    now: UnixMillis,
+    life: u64,
+    nonce: u64,
+) -> String {
     let seconds = now.0 / 1_000;
-    let (after, before) = (seconds - 600, seconds + 300);
+    let (after, before) = (seconds - 600, seconds + life);
     format!(
         r#"{{"types":{{"EIP712Domain":[{{"name":"name","type":"string"}},{{"name":"version","type":"string"}},{{"name":"chainId","type":"uint256"}},{{"name":"verifyingContract","type":"address"}}],"TransferWithAuthorization":[{{"name":"from","type":"address"}},{{"name":"to","type":"address"}},{{"name":"value","type":"uint256"}},{{"name":"validAfter","type":"uint256"}},{{"name":"validBefore","type":"uint256"}},{{"name":"nonce","type":"bytes32"}}]}},"primaryType":"TransferWithAuthorization","domain":{{"name":"USD Coin","version":"2","chainId":8453,"verifyingContract":"0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"}},"message":{{"from":"{from}","to":"{to}","value":"{units}","validAfter":"{after}","validBefore":"{before}","nonce":"0x{nonce:064x}"}}}}"#
     )
