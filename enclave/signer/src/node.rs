@@ -17,7 +17,7 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
 use casemate_threshold::{
-    Misuse, Participants, PartyId, Run as _, RunContext, RunError, RunId, RunRegistry, peek_run,
+    Misuse, Participants, PartyId, RunContext, RunError, RunId, RunRegistry, peek_run,
 };
 
 use crate::answer::{Answer, Submission, Ticket};

@@ -21,7 +21,7 @@ use casemate_ledger::State;
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
 use casemate_signer::{
-    Answer, BirthError, Event, HaltReason, Node, NodeConfig, Output, Submission, Ticket,
+    Answer, BirthError, Event, HaltReason, Node, Output, Submission, Ticket,
 };
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
@@ -118,7 +118,11 @@ pub struct Cluster {
     next_ticket: u64,
     ticked_at: UnixMillis,
     watch: Box<dyn FnMut(Progress) + Send>,
+    intercept: Option<Intercept>,
 }
+
+/// Sees every output before it is routed; what it answers `false` for is lost.
+pub type Intercept = Box<dyn FnMut(&NodeName, &Output) -> bool + Send>;
 
 impl core::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -155,6 +159,7 @@ impl Cluster {
             asked: BTreeMap::new(),
             next_ticket: 0,
             watch: Box::new(|_| ()),
+            intercept: None,
         };
         while cluster.pump() {}
         Ok(cluster)
@@ -163,6 +168,18 @@ impl Cluster {
     /// Has `watch` told what happens from here on.
     pub fn watch(&mut self, watch: impl FnMut(Progress) + Send + 'static) {
         self.watch = Box::new(watch);
+    }
+
+    /// Puts the host between the nodes: it sees every output and may lose it.
+    pub fn intercept(&mut self, intercept: Intercept) {
+        self.intercept = Some(intercept);
+    }
+
+    /// Hands bytes to a node as if they came from a peer's channel: what a broken peer can do.
+    pub fn inject(&mut self, from: &NodeName, to: &NodeName, bytes: Vec<u8>) {
+        if let Some(member) = self.members.iter_mut().find(|m| m.name == *to && m.node.is_some()) {
+            member.inbox.push_back(Event::Peer { from: from.clone(), bytes });
+        }
     }
 
     /// How the cluster began.
@@ -412,6 +429,9 @@ impl Cluster {
 
     fn route(&mut self, from: usize, output: Output) {
         let Some(name) = self.members.get(from).map(|member| member.name.clone()) else { return };
+        if self.intercept.as_mut().is_some_and(|sees| !sees(&name, &output)) {
+            return;
+        }
         match output {
             Output::Propose { body, attachment } => self.sequencer.propose(body, attachment),
             Output::Send { to, bytes } => {
