@@ -244,11 +244,12 @@ impl Node {
     ) {
         let Some(key) = self.cosigning_key(from) else { return };
         let seconds = UnixSeconds::from(at);
-        let Ok(verifying) = ed25519_dalek::VerifyingKey::from_bytes(key.public_key()) else { return };
+        let Ok(verifying) = ed25519_dalek::VerifyingKey::from_bytes(key.public_key()) else {
+            return;
+        };
         let parsed = ed25519_dalek::Signature::from_bytes(&signature);
         let line = NoteSignature::cosignature(&key, seconds, &signature);
-        let slots =
-            [&mut self.checkpoints.for_receipts, &mut self.checkpoints.for_publishing];
+        let slots = [&mut self.checkpoints.for_receipts, &mut self.checkpoints.for_publishing];
         for gathering in slots.into_iter().flatten() {
             let message = gathering.checkpoint.cosignature_message(seconds);
             if gathering.checkpoint.size == size
@@ -407,12 +408,10 @@ impl Node {
             Role::Log { size, led },
             now,
             move |node, claim| match node.keygen.live(&name) {
-                Some(Live::Ed25519(key)) => Ok(AnyRun::Ed25519Sign(Ed25519SignRun::new(
-                    claim,
-                    key,
-                    message,
-                    &mut node.entropy,
-                )?)),
+                Some(Live::Ed25519(key)) => {
+                    let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
+                    Ok(AnyRun::Ed25519Sign(Box::new(run)))
+                }
                 _ => Err(Misuse::WrongKey.into()),
             },
             move |run, id| {

@@ -40,18 +40,18 @@ const MAX_ATTEMPT_JUMP: u64 = 1_000;
 
 /// A share that may not sign yet.
 pub(crate) enum Pending {
-    Ecdsa(PendingEcdsaKey),
-    Ed25519(PendingEd25519Key),
+    Ecdsa(Box<PendingEcdsaKey>),
+    Ed25519(Box<PendingEd25519Key>),
 }
 
 /// A share that signs, given a permit.
 pub(crate) enum Live {
-    Ecdsa(LiveEcdsaKey),
-    Ed25519(LiveEd25519Key),
+    Ecdsa(Box<LiveEcdsaKey>),
+    Ed25519(Box<LiveEd25519Key>),
 }
 
 impl Pending {
-    const fn facts(&self) -> &KeyFacts {
+    fn facts(&self) -> &KeyFacts {
         match self {
             Self::Ecdsa(key) => key.facts(),
             Self::Ed25519(key) => key.facts(),
@@ -193,7 +193,8 @@ impl Node {
             })
             .collect();
         for (index, attempt) in due {
-            if everybody_is_there && self.leads_key(index) && self.begin_keygen(index, attempt, now) {
+            if everybody_is_there && self.leads_key(index) && self.begin_keygen(index, attempt, now)
+            {
                 let names = self.roster.others();
                 self.send_first(&names, &PeerMessage::StartKeygen { index, attempt });
             }
@@ -249,15 +250,12 @@ impl Node {
                     let mut contribution = [0; 32];
                     node.entropy.fill_bytes(&mut contribution);
                     let run = match scheme {
-                        Scheme::EcdsaSecp256k1 => AnyRun::EcdsaKeygen(EcdsaKeygenRun::generate(
-                            claim,
-                            contribution,
-                        )?),
-                        Scheme::Ed25519 => AnyRun::Ed25519Keygen(Ed25519KeygenRun::generate(
-                            claim,
-                            contribution,
-                            &mut node.entropy,
-                        )?),
+                        Scheme::EcdsaSecp256k1 => AnyRun::EcdsaKeygen(Box::new(
+                            EcdsaKeygenRun::generate(claim, contribution)?,
+                        )),
+                        Scheme::Ed25519 => AnyRun::Ed25519Keygen(Box::new(
+                            Ed25519KeygenRun::generate(claim, contribution, &mut node.entropy)?,
+                        )),
                     };
                     contribution.zeroize();
                     Ok(run)
@@ -364,7 +362,10 @@ impl Node {
         for (name, transcript, scheme, set) in wanted {
             let triples = match scheme {
                 Scheme::Ed25519 => None,
-                Scheme::EcdsaSecp256k1 => match self.triples.take_own(&set) {
+                Scheme::EcdsaSecp256k1 => match self
+                    .run_participants(&set)
+                    .and_then(|boots| self.triples.take_own(&boots))
+                {
                     Some(id) => Some(id.0),
                     None => {
                         if !self.triples.is_making(&set) {
@@ -474,11 +475,11 @@ impl Node {
                     .ok_or(Misuse::WrongKey)?;
                 match (&candidate.share, pair) {
                     (Pending::Ecdsa(key), Some(pair)) => {
-                        Ok(AnyRun::EcdsaSign(EcdsaSignRun::test(claim, key, pair)?))
+                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::test(claim, key, pair)?)))
                     }
                     (Pending::Ed25519(key), None) => {
                         let run = Ed25519SignRun::test(claim, key, &mut node.entropy)?;
-                        Ok(AnyRun::Ed25519Sign(run))
+                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
                     }
                     _ => Err(Misuse::WrongKey.into()),
                 }
@@ -699,8 +700,12 @@ impl Node {
             })
             .collect();
         let confirmed = match candidate.share {
-            Pending::Ecdsa(key) => key.confirm(&echoes, &tests).map(Live::Ecdsa),
-            Pending::Ed25519(key) => key.confirm(&echoes, &tests).map(Live::Ed25519),
+            Pending::Ecdsa(key) => {
+                key.confirm(&echoes, &tests).map(|key| Live::Ecdsa(Box::new(key)))
+            }
+            Pending::Ed25519(key) => {
+                key.confirm(&echoes, &tests).map(|key| Live::Ed25519(Box::new(key)))
+            }
         };
         match confirmed {
             Ok(key) => {
@@ -712,10 +717,8 @@ impl Node {
 
     /// Nodes with their current boots, whether or not this one is among them.
     fn run_set(&self, names: &[NodeName]) -> Option<Participants> {
-        let boots: Option<Vec<_>> = names
-            .iter()
-            .map(|name| Some((name.clone(), self.state.current_boot(name)?)))
-            .collect();
+        let boots: Option<Vec<_>> =
+            names.iter().map(|name| Some((name.clone(), self.state.current_boot(name)?))).collect();
         self.roster.participants(&boots?)
     }
 }

@@ -23,9 +23,7 @@ mod runs;
 mod signing;
 mod triples;
 
-pub use answer::{
-    Answer, PendingAnswer, Receipt, Signed, SignedDenial, Submission, Ticket,
-};
+pub use answer::{Answer, PendingAnswer, Receipt, Signed, SignedDenial, Submission, Ticket};
 pub use boot::{BootSecret, Entropy};
 pub use node::{BirthError, Bytes, Event, HaltReason, Node, NodeConfig, Output};
 pub use peer::PeerMessage;

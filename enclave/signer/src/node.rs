@@ -240,11 +240,10 @@ impl Node {
         }
         let names = record.manifest.nodes.iter().map(|node| node.name.clone()).collect();
         let roster = Roster::new(names, name.clone());
-        let party = roster
-            .party(name)
-            .ok_or_else(|| BirthError::NotThisBoot { node: name.clone() })?;
-        let threshold = u16::try_from(record.manifest.threshold)
-            .map_err(|_| Misuse::PartyNumber(u16::MAX))?;
+        let party =
+            roster.party(name).ok_or_else(|| BirthError::NotThisBoot { node: name.clone() })?;
+        let threshold =
+            u16::try_from(record.manifest.threshold).map_err(|_| Misuse::PartyNumber(u16::MAX))?;
         let genesis = casemate_proto::cbor::encode(record);
         Ok(Self {
             config,
@@ -300,6 +299,7 @@ impl Node {
     pub fn stocked(&self, now: UnixMillis) -> usize {
         self.roster
             .own_set(usize::from(self.threshold), now)
+            .and_then(|set| self.run_participants(&set))
             .map_or(0, |set| self.triples.ready(&set))
     }
     /// Whether anything is under way: a run, an unsigned request, somebody who waits.
@@ -400,7 +400,8 @@ impl Node {
             }
             Effect::Frozen { .. } => self.burn_signing(now),
             Effect::BootRetired { boot, .. } => {
-                let gone = |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);
+                let gone =
+                    |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);
                 for id in self.runs.which(gone) {
                     self.end_run(id, &RunError::Burned, now);
                 }
@@ -426,7 +427,8 @@ impl Node {
                 self.join_triples(from, size, number, participants, now);
             }
             PeerMessage::StartSign { index, attempt, participants, triples, root } => {
-                let start = crate::signing::StartSign { index, attempt, participants, triples, root };
+                let start =
+                    crate::signing::StartSign { index, attempt, participants, triples, root };
                 self.join_sign(from, start, now);
             }
             PeerMessage::Declined { index, attempt, next } => {
@@ -486,7 +488,8 @@ impl Node {
     /// Exactly t current nodes with their boots, this one among them, as a run takes them.
     pub(crate) fn run_participants(&self, names: &[NodeName]) -> Option<Participants> {
         let boots =
-            casemate_ledger::permit::current_participants(&self.state, &self.boot_id, names).ok()?;
+            casemate_ledger::permit::current_participants(&self.state, &self.boot_id, names)
+                .ok()?;
         self.roster.participants(&boots)
     }
 
@@ -582,10 +585,10 @@ impl Node {
                 self.test_made(&name, &transcript, names, signature.bytes, led, now);
             }
             (Role::Keygen { index }, Made::EcdsaKey(key)) => {
-                self.key_made(index, crate::keygen::Pending::Ecdsa(key), now);
+                self.key_made(index, crate::keygen::Pending::Ecdsa(Box::new(key)), now);
             }
             (Role::Keygen { index }, Made::Ed25519Key(key)) => {
-                self.key_made(index, crate::keygen::Pending::Ed25519(key), now);
+                self.key_made(index, crate::keygen::Pending::Ed25519(Box::new(key)), now);
             }
             (Role::Log { size, led }, Made::Ed25519(signature)) => {
                 self.log_signature_made(size, led, signature.bytes, now);

@@ -5,21 +5,21 @@
 //! same request again) costs no entry either. Denials carry this boot's signature. Nothing waits
 //! without a cap, and whoever does not fit is told to come back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use casemate_ledger::EntryBody;
 use casemate_ledger::payload::{self, Form};
 use casemate_ledger::requests::Outcome;
 use casemate_ledger::state::RequestStatus;
 use casemate_ledger::{Attachment, Verdict};
-use casemate_proto::governance::{Change, FreezerStatement, MAX_CHANGE, MAX_POLICY, SignedChange, SignedStatement};
+use casemate_proto::governance::{
+    Change, FreezerStatement, MAX_CHANGE, MAX_POLICY, SignedChange, SignedStatement,
+};
 use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
 use casemate_proto::stamp::Stamp;
-use casemate_proto::{
-    CredentialId, Denial, DenialCode, Millis, RequestId, Scheme, UnixMillis,
-};
+use casemate_proto::{CredentialId, Denial, DenialCode, Millis, RequestId, Scheme, UnixMillis};
 use casemate_tx::EvmSignature;
 
 use crate::answer::{Answer, PendingAnswer, Signed, SignedDenial, Submission, Ticket};
@@ -81,6 +81,8 @@ pub(crate) struct Requests {
     proving: Vec<Proving>,
     /// What was last said of pending requests.
     pending: BTreeMap<(CredentialId, RequestId), casemate_ledger::verdict::Pending>,
+    /// When this node last asked for an entry that only moves the ledger's time.
+    time_wanted_at: UnixMillis,
 }
 
 impl Requests {
@@ -260,12 +262,14 @@ impl Node {
         body: Option<(Stamp, Vec<u8>)>,
         now: UnixMillis,
     ) {
-        let answer = match self.state.outcome(&credential, &request_id, now) {
+        let answer = match self.standing(&credential, &request_id) {
             None => Answer::Unknown,
             Some(Outcome::Expired) => {
                 let denial = Denial::new(
                     DenialCode::Expired,
-                    format_args!("request {request_id} was not signed in time and never will be; a new one takes a new id"),
+                    format_args!(
+                        "request {request_id} was not signed in time and never will be; a new one takes a new id"
+                    ),
                 );
                 Answer::Expired(Box::new(self.signed_denial(
                     Some(credential),
@@ -324,6 +328,19 @@ impl Node {
         self.out.push(Output::Answer { ticket, answer });
     }
 
+    /// How a request stands by the ledger's time: what is `expired` here is so for ever.
+    fn standing(&self, credential: &CredentialId, id: &RequestId) -> Option<Outcome<'_>> {
+        match &self.state.request(credential, id)?.status {
+            RequestStatus::Allowed(allowed)
+                if self.state.time() > self.state.record_by(allowed) =>
+            {
+                Some(Outcome::Expired)
+            }
+            RequestStatus::Allowed(allowed) => Some(Outcome::Allowed(allowed)),
+            _ => self.state.outcome(credential, id, self.state.time()),
+        }
+    }
+
     fn query(
         &mut self,
         ticket: Ticket,
@@ -331,8 +348,10 @@ impl Node {
         request_id: RequestId,
         now: UnixMillis,
     ) {
-        let subject =
-            self.state.request(&credential, &request_id).map_or(Hash32::new([0; 32]), |r| r.body_hash);
+        let subject = self
+            .state
+            .request(&credential, &request_id)
+            .map_or(Hash32::new([0; 32]), |r| r.body_hash);
         self.answer_known(ticket, credential, request_id, subject, None, now);
     }
 
@@ -508,11 +527,9 @@ impl Node {
             EntryBody::Request { stamp, body } => {
                 SignRequest::parse(body).ok().map(|r| (stamp.credential, r.request_id))
             }
-            EntryBody::Approval { body, .. } => {
-                casemate_proto::request::ApprovalBody::parse(body)
-                    .ok()
-                    .map(|a| (a.credential, a.request_id))
-            }
+            EntryBody::Approval { body, .. } => casemate_proto::request::ApprovalBody::parse(body)
+                .ok()
+                .map(|a| (a.credential, a.request_id)),
             _ => None,
         };
         if let Some(key) = key {
@@ -613,7 +630,8 @@ impl Node {
         };
         let key = self.state.keys().get(&allowed.key)?;
         let child = payload::child(key.scheme, key.live.as_ref()?, &allowed.path).ok()?;
-        let raw_transaction = body.and_then(|body| self.raw_transaction(key.scheme, body, signature));
+        let raw_transaction =
+            body.and_then(|body| self.raw_transaction(key.scheme, body, signature));
         Some(Answer::Signed(Box::new(Signed {
             digest: allowed.digest,
             signature: signature.clone(),
@@ -637,49 +655,23 @@ impl Node {
 
     /// Who has waited too long is told so; what has not committed is proposed again.
     pub(crate) fn drive_requests(&mut self, now: UnixMillis) {
-        let mut answers: Vec<Ticket> = Vec::new();
-        let mut again = Vec::new();
-        let mut expired = BTreeSet::new();
         let state = &self.state;
-        self.requests.waiting.retain(|key, waiting| {
-            let outcome = state.outcome(&waiting.credential, &waiting.request_id, now);
-            if waiting.applied {
-                if matches!(outcome, Some(Outcome::Allowed(_) | Outcome::Signed { .. })) {
-                    return true;
+        let mut wants_time = false;
+        let mut over = Vec::new();
+        for (key, waiting) in self.requests.waiting.iter().filter(|(_, w)| w.applied) {
+            match state.request(&waiting.credential, &waiting.request_id).map(|r| &r.status) {
+                Some(RequestStatus::Allowed(allowed)) => {
+                    let until = state.record_by(allowed);
+                    if state.time() > until {
+                        over.push(*key);
+                    } else {
+                        wants_time |= now > until;
+                    }
                 }
-                expired.insert(*key);
-                return true;
+                _ => over.push(*key),
             }
-            waiting.waiters.retain(|waiter| {
-                let patient = now.since(waiter.since) < COMMIT_PATIENCE;
-                if !patient {
-                    answers.push(waiter.ticket);
-                }
-                patient
-            });
-            if now.since(waiting.proposed_at) >= PROPOSE_AGAIN
-                && let Some(stamp) = &waiting.stamp
-                && !waiting.waiters.is_empty()
-            {
-                waiting.proposed_at = now;
-                again.push(EntryBody::Request {
-                    stamp: stamp.clone(),
-                    body: waiting.body.clone(),
-                });
-            }
-            !waiting.waiters.is_empty()
-        });
-        self.requests.others.retain(|_, others| {
-            others.retain(|other| {
-                let patient = now.since(other.since) < COMMIT_PATIENCE;
-                if !patient {
-                    answers.push(other.ticket);
-                }
-                patient
-            });
-            !others.is_empty()
-        });
-        for key in expired {
+        }
+        for key in over {
             if let Some(waiting) = self.requests.waiting.remove(&key) {
                 for waiter in waiting.waiters {
                     let (credential, id) = (waiting.credential, waiting.request_id);
@@ -687,7 +679,30 @@ impl Node {
                 }
             }
         }
-        for ticket in answers {
+        let impatient = |since: UnixMillis| now.since(since) >= COMMIT_PATIENCE;
+        let mut tickets: Vec<Ticket> = Vec::new();
+        let mut again = Vec::new();
+        self.requests.waiting.retain(|_, waiting| {
+            if waiting.applied {
+                return true;
+            }
+            tickets
+                .extend(waiting.waiters.extract_if(.., |w| impatient(w.since)).map(|w| w.ticket));
+            if now.since(waiting.proposed_at) >= PROPOSE_AGAIN
+                && let Some(stamp) = &waiting.stamp
+                && !waiting.waiters.is_empty()
+            {
+                waiting.proposed_at = now;
+                let (stamp, body) = (stamp.clone(), waiting.body.clone());
+                again.push(EntryBody::Request { stamp, body });
+            }
+            !waiting.waiters.is_empty()
+        });
+        self.requests.others.retain(|_, others| {
+            tickets.extend(others.extract_if(.., |o| impatient(o.since)).map(|o| o.ticket));
+            !others.is_empty()
+        });
+        for ticket in tickets {
             self.busy(ticket);
         }
         for (statement, proposed_at) in self.early_freezes.values_mut() {
@@ -695,6 +710,11 @@ impl Node {
                 *proposed_at = now;
                 again.push(EntryBody::Statement(statement.clone()));
             }
+        }
+        // nobody is told `expired` before the ledger's own time says so
+        if wants_time && now.since(self.requests.time_wanted_at) >= RETRY_AFTER {
+            self.requests.time_wanted_at = now;
+            again.push(EntryBody::Tick);
         }
         for body in again {
             self.out.push(Output::Propose { body, attachment: None });

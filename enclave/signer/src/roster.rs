@@ -74,8 +74,7 @@ impl Roster {
 
     pub(crate) fn is_live(&self, node: &NodeName, now: UnixMillis) -> bool {
         *node == self.me
-            || (!self.down.contains(node)
-                && self.silent.get(node).is_none_or(|until| *until < now))
+            || (!self.down.contains(node) && self.silent.get(node).is_none_or(|until| *until < now))
     }
     pub(crate) fn live(&self, now: UnixMillis) -> Vec<NodeName> {
         self.names.iter().filter(|name| self.is_live(name, now)).cloned().collect()

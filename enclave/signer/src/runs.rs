@@ -7,8 +7,8 @@ use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
-    Ed25519Signature, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key, Run as _,
-    RunError, RunId, Step, TripleRun,
+    Ed25519Signature, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
+    Run as _, RunError, RunId, Step, TripleRun,
 };
 
 /// Most runs at one time.
@@ -39,11 +39,11 @@ pub(crate) enum Role {
 
 /// A run of any kind.
 pub(crate) enum AnyRun {
-    Triples(TripleRun),
-    EcdsaSign(EcdsaSignRun),
-    Ed25519Sign(Ed25519SignRun),
-    EcdsaKeygen(EcdsaKeygenRun),
-    Ed25519Keygen(Ed25519KeygenRun),
+    Triples(Box<TripleRun>),
+    EcdsaSign(Box<EcdsaSignRun>),
+    Ed25519Sign(Box<Ed25519SignRun>),
+    EcdsaKeygen(Box<EcdsaKeygenRun>),
+    Ed25519Keygen(Box<Ed25519KeygenRun>),
 }
 
 /// What a run made.

@@ -19,8 +19,8 @@ use casemate_proto::{CredentialId, Millis, NodeName, RequestId, Scheme, UnixMill
 use casemate_threshold::context::Purpose;
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
-    Authorised, EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, RunContext, RunError, RunId, RunSpec,
-    TriplePairId, ed25519_subject,
+    Authorised, EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, RunContext, RunError, RunId,
+    RunSpec, TriplePairId, ed25519_subject,
 };
 
 use crate::keygen::Live;
@@ -165,6 +165,9 @@ impl Node {
 
     fn drive_job(&mut self, index: u64, now: UnixMillis) {
         let timeout = self.config.attempt_timeout.0.max(1);
+        if self.is_frozen() {
+            return;
+        }
         let Some(job) = self.signing.jobs.get_mut(&index) else { return };
         match &mut job.phase {
             Phase::Made { signature, propose_at } if *propose_at <= now => {
@@ -175,9 +178,9 @@ impl Node {
                 self.out.push(Output::Propose { body, attachment: None });
             }
             Phase::Open { not_before } if *not_before <= now => {
-                let turn = now.since(job.since).0 / timeout;
+                let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
                 let leader = self.roster.leader(index.saturating_add(turn), now);
-                if leader.as_ref() == Some(self.roster.me()) && !self.is_frozen() {
+                if leader.as_ref() == Some(self.roster.me()) {
                     self.lead(index, now);
                 }
             }
@@ -193,16 +196,16 @@ impl Node {
             return;
         }
         let Some(set) = self.roster.own_set(usize::from(self.threshold), now) else { return };
-        let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return };
+        let Some(boots) = self.run_participants(&set) else { return };
         let triples = match scheme {
             Scheme::Ed25519 => None,
-            Scheme::EcdsaSecp256k1 => match self.triples.take_own(&set) {
+            Scheme::EcdsaSecp256k1 => match self.triples.take_own(&boots) {
                 Some(id) => Some(id.0),
                 None => return self.triples_wanted(set, now),
             },
         };
-        let start =
-            StartSign { index, attempt: next, participants: set.clone(), triples, root };
+        let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return };
+        let start = StartSign { index, attempt: next, participants: set.clone(), triples, root };
         if self.begin_sign(&start, true, now) {
             self.send_first(
                 &set,
@@ -228,7 +231,9 @@ impl Node {
     /// Somebody leads an attempt with this node in it.
     pub(crate) fn join_sign(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
         let named = |name: &NodeName| start.participants.contains(name);
-        if !named(from) || !named(self.roster.me()) || self.run_participants(&start.participants).is_none()
+        if !named(from)
+            || !named(self.roster.me())
+            || self.run_participants(&start.participants).is_none()
         {
             return;
         }
@@ -361,10 +366,8 @@ impl Node {
     ) -> Result<RunId, RunError> {
         use casemate_threshold::Misuse;
         let binding = attempt.binding().clone();
-        let set = self
-            .roster
-            .participants(&binding.participants)
-            .ok_or(Misuse::NotParticipating)?;
+        let set =
+            self.roster.participants(&binding.participants).ok_or(Misuse::NotParticipating)?;
         let key = KeyRef { name: binding.key.clone(), epoch: KeyEpoch(binding.epoch) };
         let digest = attempt.digest();
         let pair: Option<TriplePair> = match start.triples {
@@ -372,12 +375,9 @@ impl Node {
             None => None,
         };
         let purpose = match (attempt.scheme(), &pair) {
-            (Scheme::EcdsaSecp256k1, Some(pair)) => Purpose::EcdsaSign {
-                key,
-                path: binding.path.clone(),
-                digest,
-                triples: pair.id(),
-            },
+            (Scheme::EcdsaSecp256k1, Some(pair)) => {
+                Purpose::EcdsaSign { key, path: binding.path.clone(), digest, triples: pair.id() }
+            }
             (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
             (Scheme::Ed25519, _) => Purpose::Ed25519Sign {
                 key,
@@ -397,8 +397,7 @@ impl Node {
             attempt: u64::from(binding.attempt),
         })?;
         // no step of the run is taken after this, so no share is released later
-        let deadline =
-            attempt.release_by().min(now.saturating_add(self.config.attempt_timeout));
+        let deadline = attempt.release_by().min(now.saturating_add(self.config.attempt_timeout));
         let role = Role::Sign { index: binding.index, led };
         self.begin_run(
             context,
@@ -409,11 +408,13 @@ impl Node {
                 let live = node.keygen.live(&binding.key);
                 match (live, pair) {
                     (Some(Live::Ecdsa(key)), Some(pair)) => {
-                        Ok(AnyRun::EcdsaSign(EcdsaSignRun::new(claim, key, pair)?))
+                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::new(claim, key, pair)?)))
                     }
-                    (Some(Live::Ed25519(key)), None) => Ok(AnyRun::Ed25519Sign(
-                        Ed25519SignRun::new(claim, key, digest.to_vec(), &mut node.entropy)?,
-                    )),
+                    (Some(Live::Ed25519(key)), None) => {
+                        let message = digest.to_vec();
+                        let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
+                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
+                    }
                     _ => Err(Misuse::WrongKey.into()),
                 }
             },

@@ -30,7 +30,7 @@ const PAUSE: Millis = Millis(1_000);
 pub(crate) struct Triples {
     stock: TripleStock,
     /// The pairs that this node leads, oldest first.
-    own: BTreeMap<Vec<NodeName>, VecDeque<TriplePairId>>,
+    own: BTreeMap<Participants, VecDeque<TriplePairId>>,
     /// Pairs under way, by set: how many this node leads, how many others do.
     making: BTreeMap<Vec<NodeName>, (usize, usize)>,
     paused_until: UnixMillis,
@@ -38,7 +38,7 @@ pub(crate) struct Triples {
 
 impl Triples {
     /// Takes the oldest pair that this node leads for this set; only its name.
-    pub(crate) fn take_own(&mut self, set: &[NodeName]) -> Option<TriplePairId> {
+    pub(crate) fn take_own(&mut self, set: &Participants) -> Option<TriplePairId> {
         self.own.get_mut(set)?.pop_front()
     }
     pub(crate) fn take(&mut self, set: &Participants, id: &TriplePairId) -> Option<TriplePair> {
@@ -47,7 +47,7 @@ impl Triples {
     pub(crate) fn has(&self, set: &Participants, id: &TriplePairId) -> bool {
         self.stock.ids(set).any(|known| known == *id)
     }
-    pub(crate) fn ready(&self, set: &[NodeName]) -> usize {
+    pub(crate) fn ready(&self, set: &Participants) -> usize {
         self.own.get(set).map_or(0, VecDeque::len)
     }
     fn led(&self) -> usize {
@@ -61,8 +61,8 @@ impl Triples {
         self.making.contains_key(&sorted(set.to_vec()))
     }
     pub(crate) fn retain_boots(&mut self, is_current: impl Fn(&BootId) -> bool) {
+        self.own.retain(|set, _| set.as_slice().iter().all(|p| is_current(&p.boot)));
         self.stock.retain_boots(is_current);
-        // names of pairs that are gone are found out when they are taken
     }
     fn count(&mut self, set: Vec<NodeName>, mine: bool, begun: bool) {
         let (led, joined) = self.making.entry(set.clone()).or_default();
@@ -93,7 +93,8 @@ impl Node {
             return;
         }
         if let Some(set) = self.roster.own_set(usize::from(self.threshold), now)
-            && self.triples.ready(&set) < self.config.triple_stock
+            && let Some(boots) = self.run_participants(&set)
+            && self.triples.ready(&boots) < self.config.triple_stock
         {
             self.lead_triples(set, now);
         }
@@ -163,7 +164,7 @@ impl Node {
             deadline,
             Role::Triples { mine },
             now,
-            |_, claim| Ok(AnyRun::Triples(TripleRun::new(claim)?)),
+            |_, claim| Ok(AnyRun::Triples(Box::new(TripleRun::new(claim)?))),
             |_, _| Ok(None),
         );
         if begun.is_err() {
@@ -173,9 +174,8 @@ impl Node {
     }
 
     pub(crate) fn pair_made(&mut self, pair: TriplePair, mine: bool, now: UnixMillis) {
-        let set = self.roster.names_of(pair.set());
-        let id = pair.id();
-        self.triples.count(set.clone(), mine, false);
+        let (set, id) = (pair.set().clone(), pair.id());
+        self.triples.count(self.roster.names_of(&set), mine, false);
         match self.triples.stock.put(pair) {
             Ok(()) if mine => self.triples.own.entry(set).or_default().push_back(id),
             Ok(()) => {}

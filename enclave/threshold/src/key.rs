@@ -71,9 +71,12 @@ pub struct LiveKey<S> {
 
 /// What is signed to test a pending key: a hash that is nothing else, for one key, epoch,
 /// transcript and set of signers.
-pub(crate) fn test_digest<S: Share>(facts: &KeyFacts, share: &S, signers: &Participants) -> [u8; 32] {
-    let signers: Vec<_> =
-        signers.as_slice().iter().map(|p| (p.party.number(), p.boot)).collect();
+pub(crate) fn test_digest<S: Share>(
+    facts: &KeyFacts,
+    share: &S,
+    signers: &Participants,
+) -> [u8; 32] {
+    let signers: Vec<_> = signers.as_slice().iter().map(|p| (p.party.number(), p.boot)).collect();
     KeyTest {
         genesis: facts.genesis,
         incarnation: facts.incarnation,

@@ -149,6 +149,16 @@ impl State {
     }
 }
 
+impl State {
+    /// Until when, by the ledger's time, a signature made within τ is still recorded. Only when
+    /// the ledger's time is past this may anybody be told for good that an allowed request was
+    /// never signed: a client that believes it pays again.
+    #[must_use]
+    pub const fn record_by(&self, allowed: &AllowedRequest) -> UnixMillis {
+        allowed.release_by.saturating_add(self.slack())
+    }
+}
+
 /// Where a request stands.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'s> {
@@ -605,6 +615,9 @@ pub(crate) fn apply_signed(
         }
         _ => return refuse("it is not allowed"),
     };
+    if step.now > state.record_by(&allowed) {
+        return refuse("it was not signed in time, and may have been answered `expired` since");
+    }
     if !signature_fits(state, &allowed, signature) {
         return refuse("the signature does not verify");
     }

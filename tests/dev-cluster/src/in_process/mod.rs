@@ -20,9 +20,7 @@ use casemate_audit::store::File;
 use casemate_ledger::State;
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
-use casemate_signer::{
-    Answer, BirthError, Event, HaltReason, Node, Output, Submission, Ticket,
-};
+use casemate_signer::{Answer, BirthError, Event, HaltReason, Node, Output, Submission, Ticket};
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
 pub use setup::{ClusterConfig, REGIONS};
@@ -226,10 +224,8 @@ impl Cluster {
     #[must_use]
     pub fn cosigners(&self) -> Vec<VerifierKey> {
         let Some(state) = self.any_state() else { return Vec::new() };
-        let origin = casemate_audit::Origin {
-            genesis: state.genesis(),
-            incarnation: state.incarnation(),
-        };
+        let origin =
+            casemate_audit::Origin { genesis: state.genesis(), incarnation: state.incarnation() };
         self.members
             .iter()
             .filter_map(|member| {
@@ -286,11 +282,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::submit`] and [`Self::wait`].
-    pub fn ask(
-        &mut self,
-        node: &NodeName,
-        submission: Submission,
-    ) -> Result<Answer, ClusterError> {
+    pub fn ask(&mut self, node: &NodeName, submission: Submission) -> Result<Answer, ClusterError> {
         let ticket = self.submit(node, submission)?;
         self.wait(ticket)
     }
@@ -435,8 +427,7 @@ impl Cluster {
         match output {
             Output::Propose { body, attachment } => self.sequencer.propose(body, attachment),
             Output::Send { to, bytes } => {
-                let receiver =
-                    self.members.iter_mut().find(|m| m.name == to && m.node.is_some());
+                let receiver = self.members.iter_mut().find(|m| m.name == to && m.node.is_some());
                 if let Some(member) = receiver {
                     member.inbox.push_back(Event::Peer { from: name, bytes: bytes.0 });
                 }

@@ -28,11 +28,7 @@ impl Sequencer {
     pub(super) fn new(genesis: &GenesisRecord) -> Self {
         let body = EntryBody::Genesis { id: genesis.id() };
         let attachment = Attachment::Genesis(casemate_proto::cbor::encode(genesis));
-        Self {
-            proposals: VecDeque::from([(body, Some(attachment))]),
-            next: 0,
-            time: genesis.at,
-        }
+        Self { proposals: VecDeque::from([(body, Some(attachment))]), next: 0, time: genesis.at }
     }
 
     pub(super) fn propose(&mut self, body: EntryBody, attachment: Option<Attachment>) {
