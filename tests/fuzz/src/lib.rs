@@ -5,6 +5,7 @@
 //! corpus and a bounded number of mutations of it with `cargo test`; `libfuzzer/` runs the same
 //! functions for as long as one likes.
 
+pub mod attestation;
 pub mod proto;
 pub mod tx;
 
@@ -18,7 +19,7 @@ pub struct Target {
 }
 
 /// Every target, by crate.
-pub const TARGETS: &[&[Target]] = &[proto::TARGETS, tx::TARGETS];
+pub const TARGETS: &[&[Target]] = &[attestation::TARGETS, proto::TARGETS, tx::TARGETS];
 
 /// The target of this name.
 #[must_use]
