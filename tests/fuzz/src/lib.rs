@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// Every target, by crate.
-pub const TARGETS: &[&[Target]] = &[attestation::TARGETS, proto::TARGETS, tx::TARGETS];
+pub const TARGETS: &[&[Target]] = &[proto::TARGETS, tx::TARGETS, attestation::TARGETS];
 
 /// The target of this name.
 #[must_use]
