@@ -6,6 +6,7 @@
 //! functions for as long as one likes.
 
 pub mod attestation;
+pub mod ledger;
 pub mod proto;
 pub mod tx;
 
@@ -19,7 +20,13 @@ pub struct Target {
 }
 
 /// Every target, by crate.
-pub const TARGETS: &[&[Target]] = &[proto::TARGETS, tx::TARGETS, attestation::TARGETS];
+#[rustfmt::skip] // a line each
+pub const TARGETS: &[&[Target]] = &[
+    attestation::TARGETS,
+    ledger::TARGETS,
+    proto::TARGETS,
+    tx::TARGETS,
+];
 
 /// The target of this name.
 #[must_use]
