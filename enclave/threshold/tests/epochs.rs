@@ -150,19 +150,13 @@ fn ecdsa_reshare_from_the_wrong_public_key_aborts_at_everybody() {
     let others = world.ecdsa_live("hot");
     // the giver's own share does not fit what the ledger says
     let all = world.all.clone();
-    let purpose = Purpose::EcdsaReshare {
-        key: key_ref("hot", 1),
-        from: all.clone(),
-        from_threshold: 2,
-    };
+    let purpose =
+        Purpose::EcdsaReshare { key: key_ref("hot", 1), from: all.clone(), from_threshold: 2 };
     let context = world.context(purpose, &all, 2);
     let claim = world.claim(&context, party(0));
-    let error = EcdsaKeygenRun::reshare(
-        claim,
-        &public_of(&others[&party(0)]),
-        Some(&keys[&party(0)]),
-    )
-    .unwrap_err();
+    let error =
+        EcdsaKeygenRun::reshare(claim, &public_of(&others[&party(0)]), Some(&keys[&party(0)]))
+            .unwrap_err();
     assert_eq!(error, RunError::Misuse(Misuse::WrongKey));
 }
 
@@ -252,15 +246,15 @@ fn ed25519_lost_share_is_repaired_to_a_new_boot() {
         for p in holders.parties() {
             let claim = world.claim(&context, p);
             let old = keys.get(&p);
-            runs.push(
-                Ed25519RepairRun::new(claim, known.clone(), old, &mut world.rng).unwrap(),
-            );
+            runs.push(Ed25519RepairRun::new(claim, known.clone(), old, &mut world.rng).unwrap());
         }
         let pending = run_all(runs, world.seed());
         assert_eq!(pending.len(), usize::from(n));
         let new = world.ed25519_go_live(pending);
         let mut signers = vec![new_boot];
-        signers.extend(holders.as_slice().iter().filter(|p| **p != new_boot).rev().take(usize::from(t) - 1));
+        signers.extend(
+            holders.as_slice().iter().filter(|p| **p != new_boot).rev().take(usize::from(t) - 1),
+        );
         let set = Participants::new(signers).unwrap();
         let signature = world.ed25519_sign(&new, &set, "m/5", b"x");
         assert!(verify_ed25519(&signature.public_key, b"x", &signature.bytes));

@@ -129,8 +129,7 @@ fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
             ))
             .unwrap()
         };
-        let commitment =
-            |name: &str| NonceCommitment::deserialize(&bytes(&output[name])).unwrap();
+        let commitment = |name: &str| NonceCommitment::deserialize(&bytes(&output[name])).unwrap();
         let pair = SigningNonces::from_nonces(nonce("hiding_nonce"), nonce("binding_nonce"));
         let expected = SigningCommitments::new(
             commitment("hiding_nonce_commitment"),
@@ -149,13 +148,9 @@ fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
         shares.insert(id, share);
     }
     assert_eq!(shares.len(), usize::from(threshold));
-    let signature = frost_ed25519::aggregate_custom(
-        &package,
-        &shares,
-        &public,
-        CheaterDetection::AllCheaters,
-    )
-    .unwrap();
+    let signature =
+        frost_ed25519::aggregate_custom(&package, &shares, &public, CheaterDetection::AllCheaters)
+            .unwrap();
     let signature: [u8; 64] = signature.serialize().unwrap().try_into().unwrap();
     assert_eq!(signature.to_vec(), bytes(&root["final_output"]["sig"]));
     assert!(verify_ed25519(&key_bytes, &message, &signature));
@@ -180,8 +175,8 @@ fn frost_dkg_vector_gives_the_published_share_and_key() {
         commitments.insert(number, commitment.clone());
         if number != "1" {
             let id = identifier(&party["identifier"]);
-            let proof =
-                frost_ed25519::Signature::deserialize(&bytes(&party["proof_of_knowledge"])).unwrap();
+            let proof = frost_ed25519::Signature::deserialize(&bytes(&party["proof_of_knowledge"]))
+                .unwrap();
             first.insert(id, round1::Package::new(commitment, proof));
             // what party 1 got from this one
             let share = &inputs["1"]["signing_shares"][number];
@@ -190,8 +185,12 @@ fn frost_dkg_vector_gives_the_published_share_and_key() {
         }
     }
     let me = identifier(&inputs["1"]["identifier"]);
-    let own: [u8; 32] = bytes(&inputs["1"]["secret"]).try_into().unwrap();
-    let own = curve25519_dalek::Scalar::from_canonical_bytes(own).unwrap();
+    let scalar = |name: &str| {
+        let bytes: [u8; 32] = bytes(&inputs["1"][name]).try_into().unwrap();
+        curve25519_dalek::Scalar::from_canonical_bytes(bytes).unwrap()
+    };
+    // the polynomial's value at 1
+    let own = scalar("signing_key") + scalar("coefficient");
     let secret = round2::SecretPackage::new(me, commitments["1"].clone(), own, 2, 3);
     let (package, public) = dkg::part3(&secret, &first, &second).unwrap();
     assert_eq!(package.signing_share().serialize(), bytes(&inputs["1"]["signing_share"]));
