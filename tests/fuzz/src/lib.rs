@@ -8,6 +8,7 @@
 pub mod attestation;
 pub mod ledger;
 pub mod proto;
+pub mod threshold;
 pub mod tx;
 
 /// A decoder under attack.
@@ -25,6 +26,7 @@ pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
     ledger::TARGETS,
     proto::TARGETS,
+    threshold::TARGETS,
     tx::TARGETS,
 ];
 
