@@ -130,7 +130,7 @@ fn saw_everything(tally: &Tally) {
 #[test]
 fn ecdsa_keygen_ends_in_one_key_or_none() {
     let mut tally = Tally::default();
-    for seed in 0..150 {
+    for seed in 0..60 {
         let mut world = World::new(3, 2, seed);
         let all = world.all.clone();
         let context = world.context(Purpose::EcdsaKeygen { key: key_ref("k", 0) }, &all, 2);
@@ -153,7 +153,7 @@ fn ecdsa_keygen_ends_in_one_key_or_none() {
 #[test]
 fn ed25519_keygen_ends_in_one_key_or_none() {
     let mut tally = Tally::default();
-    for seed in 0..150 {
+    for seed in 0..60 {
         let mut world = World::new(3, 2, seed);
         let all = world.all.clone();
         let context = world.context(Purpose::Ed25519Keygen { key: key_ref("k", 0) }, &all, 2);
@@ -177,7 +177,7 @@ fn ed25519_keygen_ends_in_one_key_or_none() {
 #[test]
 fn triples_end_in_pairs_of_one_name_or_none() {
     let mut tally = Tally::default();
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut world = World::new(2, 2, seed);
         let all = world.all.clone();
         let context = world.context(Purpose::Triples, &all, 2);
@@ -199,7 +199,7 @@ fn ecdsa_signing_ends_in_the_right_signature_or_none() {
     let mut tally = Tally::default();
     let mut world = World::new(3, 2, 1);
     let keys = world.ecdsa_live("hot");
-    for seed in 0..60_u8 {
+    for seed in 0..30_u8 {
         let digest = [seed; 32];
         let runs = world.ecdsa_sign_runs(&keys, &participants(&[0, 2]), "m/4", digest);
         let mut net = Net::new(runs, u64::from(seed));
@@ -221,7 +221,7 @@ fn ed25519_signing_ends_in_the_right_signature_or_none() {
     let mut tally = Tally::default();
     let mut world = World::new(5, 3, 1);
     let keys = world.ed25519_live("cold");
-    for seed in 0..200_u8 {
+    for seed in 0..80_u8 {
         let message = [seed; 9];
         let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 2, 3]), "m/4", &message);
         let mut net = Net::new(runs, u64::from(seed));
