@@ -151,7 +151,7 @@ fn each_kind_of_change_has_its_own_id_and_survives_its_encoding() {
     let measurement = manifest().measurements[0].clone();
     let changes = [
         Change::ConfirmGenesis,
-        Change::SetPolicy { canonical: vec![1, 2, 3] },
+        Change::SetPolicy { policy: hash },
         envelope().change,
         Change::Unfreeze { freeze: hash },
         Change::RevokeCredential { credential: casemate_proto::CredentialId(hash) },

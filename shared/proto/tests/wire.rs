@@ -72,7 +72,7 @@ fn seeds() -> Vec<Vec<u8>> {
         incarnation: Incarnation(2),
         predecessor: Hash32::new([3; 32]),
         expires: UnixMillis(4),
-        change: Change::SetPolicy { canonical: vec![5; 30] },
+        change: Change::SetPolicy { policy: Hash32::new([5; 32]) },
     };
     let by = governor.named(&envelope.signing_bytes());
     let statement = SignedStatement {
@@ -184,7 +184,7 @@ proptest! {
     #[test]
     fn changes_round_trip(
         genesis: [u8; 32], incarnation: u64, predecessor: [u8; 32], expires: u64,
-        canonical in prop::collection::vec(any::<u8>(), 0..100), signature: [u8; 32],
+        policy: [u8; 32], signature: [u8; 32],
     ) {
         let credential = CredentialId(Hash32::new(predecessor));
         let signature = [signature, signature].concat().try_into().unwrap();
@@ -194,7 +194,7 @@ proptest! {
                 incarnation: Incarnation(incarnation),
                 predecessor: Hash32::new(predecessor),
                 expires: UnixMillis(expires),
-                change: Change::SetPolicy { canonical },
+                change: Change::SetPolicy { policy: Hash32::new(policy) },
             },
             signatures: vec![NamedSignature { credential, signature }],
         };

@@ -172,17 +172,20 @@ pub struct Intent {
     /// `from`). Elsewhere it is the signer.
     pub payer: Option<EvmAddress>,
     /// Who gets it: the token's recipient, not the contract called. For an approval, the spender;
-    /// for any other call, the contract; `None` for contract creation, messages, raw hashes.
+    /// for any other call, the contract; for other typed data, the domain's contract if it names
+    /// one; `None` for contract creation, messages, raw hashes.
     pub to: Option<EvmAddress>,
     /// How much of the asset, in base units.
     pub amount: Amount,
     /// Native asset sent along with a token or contract call (`value`), in base units; zero for
     /// native transfers, whose amount it already is.
     pub native_value: Amount,
-    /// The most that the transaction can cost in fees, in the native asset; `None` for what is
-    /// not a transaction of the signer's own.
+    /// The most that the transaction can cost in gas, in the native asset; `None` for what is
+    /// not a transaction of the signer's own. Rollups such as Base and Optimism charge for
+    /// publishing the transaction on top of that, and no field of it bounds what they charge.
     pub max_fee: Option<Amount>,
-    /// The EIP-712 domain, for typed data.
+    /// The EIP-712 domain, for typed data whose domain has exactly the four fields name, version,
+    /// chain id and contract; the last two are in `chain`, and in `asset` or `to`.
     pub domain: Option<Domain>,
     /// When it is valid, for authorizations.
     pub validity: Option<Validity>,

@@ -2,7 +2,8 @@
 //!
 //! Two readers of one text must not see two messages: a key given twice, a number that a double
 //! cannot hold exactly, or another number for the same digits would let a wallet show one and
-//! sign the other. serde_json's tokenizer, with our own rules for what becomes a value.
+//! sign the other. serde_json's tokenizer, with our own rules for what becomes a value. (Were its
+//! `arbitrary_precision` ever switched on, numbers would arrive as maps and be refused.)
 
 use core::cell::RefCell;
 use core::fmt;

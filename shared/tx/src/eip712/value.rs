@@ -15,7 +15,7 @@ use super::json::{Path, clip, kind};
 use super::types::{Atom, Base, FieldType, Types};
 
 /// The most structs a message may hold: each is hashed with its whole type string.
-pub const MAX_STRUCT_VALUES: usize = 1_024;
+pub const MAX_STRUCT_VALUES: usize = 256;
 
 fn wrong_type(value: &Value, path: Path<'_>, expected: &'static str) -> TypedDataError {
     TypedDataError::WrongJsonType { at: path.to_string(), expected, got: kind(value) }
