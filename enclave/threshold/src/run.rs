@@ -244,6 +244,11 @@ impl<M: Machine> Driven<M> {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     }
 
+    /// Brings the deadline forward, never back.
+    pub(crate) fn end_by(&mut self, deadline: UnixMillis) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
     /// Applies `change` to the protocol, then lets it go as far as it can.
     pub(crate) fn step(
         &mut self,

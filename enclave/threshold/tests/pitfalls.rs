@@ -387,6 +387,44 @@ fn i4_a_permit_serves_its_own_run_digest_and_time_once() {
 }
 
 #[test]
+fn i4_a_share_that_waits_for_its_peers_is_not_released_after_the_permit_ends() {
+    let mut world = World::new(3, 2, 14);
+    let digest = [4; 32];
+    let ecdsa = world.ecdsa_live("hot");
+    let ed25519 = world.ed25519_live("cold");
+    let set = participants(&[0, 1]);
+    let ends = UnixMillis(NOW.0 + 5);
+    assert!(ends < DEADLINE);
+    // the permit is there before the peers' first messages, so that nothing can be released yet
+    let mut net = Net::new(world.ecdsa_sign_runs(&ecdsa, &set, "m", digest), 14);
+    net.start();
+    let packet = net.queue.iter().find(|p| p.to == party(0)).unwrap().clone();
+    let run = net.runs.get_mut(&party(0)).unwrap();
+    let permit = Authorised::dangerous_assert_committed_and_allowed(
+        run.context().id(),
+        Hash32::new(digest),
+        ends,
+    );
+    assert!(run.authorise(permit, NOW).is_ok());
+    let late = UnixMillis(ends.0 + 1);
+    let error = run.receive(packet.from, &packet.bytes, late).unwrap_err();
+    assert!(matches!(error, RunError::Expired { .. }), "{error:?}");
+
+    let mut net = Net::new(world.ed25519_sign_runs(&ed25519, &set, "m", b"x"), 14);
+    net.start();
+    let packet = net.queue.iter().find(|p| p.to == party(0)).unwrap().clone();
+    let run = net.runs.get_mut(&party(0)).unwrap();
+    let permit = Authorised::dangerous_assert_committed_and_allowed(
+        run.context().id(),
+        ed25519_subject(b"x"),
+        ends,
+    );
+    assert!(run.authorise(permit, NOW).is_ok());
+    let error = run.receive(packet.from, &packet.bytes, late).unwrap_err();
+    assert!(matches!(error, RunError::Expired { .. }), "{error:?}");
+}
+
+#[test]
 fn pitfall_3_a_taken_pair_is_gone_and_never_comes_back() {
     let mut world = World::new(3, 2, 15);
     let set = participants(&[0, 1]);

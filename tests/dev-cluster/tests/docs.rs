@@ -77,7 +77,8 @@ fn a_name_that_does_not_exist_is_found() {
 #[test]
 fn every_file_that_the_documents_link_to_exists() {
     let mut checked = 0;
-    for document in ["README.md", "docs/ARCHITECTURE.md", "docs/THREAT-MODEL.md", "CONTRIBUTING.md"] {
+    for document in ["README.md", "docs/ARCHITECTURE.md", "docs/THREAT-MODEL.md", "CONTRIBUTING.md"]
+    {
         let path = root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
