@@ -354,8 +354,19 @@ class Demo:
         self.entry_is(value, body)
 
     def ids(self):
-        ids = [(request["principal"], request["id"]) for request in self.requests]
-        need(len(set(ids)) == len(ids), "a request is listed twice")
+        """One id is listed again only for a request that waited and then was signed, or for
+        another input that was refused; it is signed at most once."""
+        listed = [(r["principal"], r["id"], json.dumps(r["input"]), r["outcome"])
+                  for r in self.requests]
+        need(len(set(listed)) == len(listed), "a request is listed twice")
+        signed = [(principal, id_) for principal, id_, _, outcome in listed if outcome == "signed"]
+        need(len(set(signed)) == len(signed), "two signatures under one request id")
+        inputs = {}
+        for principal, id_, given, outcome in listed:
+            inputs.setdefault((principal, id_), {}).setdefault(given, set()).add(outcome)
+        for outcomes in inputs.values():
+            for one in outcomes.values():
+                need(len(one) == 1 or one == {"pending", "signed"}, f"one request {sorted(one)}")
 
     def bound(self, value):
         """No interval of the window's length saw more than the bound, by the ledger's times."""

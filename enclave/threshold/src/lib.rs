@@ -19,6 +19,7 @@
 //! generator the enclave seeds from the NSM first.
 
 pub mod context;
+pub mod early;
 pub mod ecdsa;
 pub mod ed25519;
 pub mod error;
@@ -36,6 +37,7 @@ pub use context::{
     Claim, KeyEpoch, KeyRef, Purpose, RunContext, RunId, RunRegistry, RunSpec, TriplePairId,
     ed25519_subject,
 };
+pub use early::{EarlyError, EarlyMessages};
 pub use ecdsa::{
     EcdsaKeygenRun, EcdsaPublic, EcdsaSignRun, EcdsaSignature, LiveEcdsaKey, PendingEcdsaKey,
     TriplePair, TripleRun, TripleStock, verify_ecdsa,

@@ -36,6 +36,10 @@ impl Authorised {
 }
 
 impl Authorised {
+    pub(crate) const fn release_by(&self) -> UnixMillis {
+        self.release_by
+    }
+
     pub(crate) fn check(
         &self,
         run: RunId,

@@ -244,6 +244,11 @@ impl<M: Machine> Driven<M> {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     }
 
+    /// Brings the deadline forward, never back.
+    pub(crate) fn end_by(&mut self, deadline: UnixMillis) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
     /// Applies `change` to the protocol, then lets it go as far as it can.
     pub(crate) fn step(
         &mut self,
@@ -343,6 +348,110 @@ impl<M: Machine> Run for Driven<M> {
     fn burn(&mut self) {
         if matches!(self.state, State::Open(_)) {
             self.end(State::Burned);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_proto::{BootId, GenesisId, Hash32, Incarnation, KeyName};
+
+    use super::*;
+    use crate::{
+        context::{KeyEpoch, KeyRef, Purpose, RunRegistry, RunSpec},
+        party::{Participant, Participants},
+    };
+
+    /// A library at its worst.
+    struct Bad {
+        panics_on_drop: bool,
+    }
+
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            assert!(!self.panics_on_drop, "on drop");
+        }
+    }
+
+    impl sealed::Sealed for Bad {}
+
+    impl Machine for Bad {
+        type Output = ();
+
+        fn lanes(&self) -> &'static [LaneLimit] {
+            &[LaneLimit { lane: 0, max_bytes: 8, broadcasts: 1, privates: 0 }]
+        }
+
+        fn deliver(&mut self, _: PartyId, chunk: Chunk) -> Result<(), RunError> {
+            panic!("on {} bytes", chunk.bytes.len());
+        }
+
+        fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<()>, RunError> {
+            io.broadcast(0, vec![1]);
+            Ok(None)
+        }
+    }
+
+    fn run(panics_on_drop: bool) -> (Driven<Bad>, Vec<u8>) {
+        let list: Vec<Participant> = (0..2_u8)
+            .map(|n| Participant {
+                party: PartyId::new(n.into()).unwrap(),
+                boot: BootId::new([n; 32]),
+            })
+            .collect();
+        let key = KeyRef { name: KeyName::new("k").unwrap(), epoch: KeyEpoch(0) };
+        let context = RunContext::new(RunSpec {
+            genesis: GenesisId::new([0; 32]),
+            incarnation: Incarnation(0),
+            purpose: Purpose::EcdsaKeygen { key },
+            participants: Participants::new(list.clone()).unwrap(),
+            threshold: 2,
+            log_index: 0,
+            entry: Hash32::new([0; 32]),
+            attempt: 0,
+        })
+        .unwrap();
+        let message = cbor::encode(&RunMessage {
+            version: VERSION,
+            run: context.id(),
+            from: list[1].party,
+            to: list[0].party,
+            sequence: 0,
+            chunks: vec![Chunk { lane: 0, private: false, bytes: vec![7] }],
+        });
+        let claim =
+            RunRegistry::new(list[0].party, list[0].boot).claim(context, UnixMillis(9)).unwrap();
+        (Driven::open(claim, Bad { panics_on_drop }), message)
+    }
+
+    #[test]
+    fn pitfall_6_a_library_that_panics_costs_its_run_and_no_more() {
+        for panics_on_drop in [false, true] {
+            let (mut run, message) = run(panics_on_drop);
+            let from = PartyId::new(1).unwrap();
+            assert_eq!(
+                run.receive(from, &message, UnixMillis(1)).unwrap_err(),
+                RunError::Aborted { what: Abort::Panicked }
+            );
+            assert_eq!(run.start(UnixMillis(1)).unwrap_err(), RunError::Burned);
+        }
+    }
+
+    #[test]
+    fn pitfall_6_a_library_that_panics_when_dropped_costs_its_run_and_no_more() {
+        let (mut run, _) = run(true);
+        assert!(run.expire(UnixMillis(10)));
+        assert_eq!(run.start(UnixMillis(1)).unwrap_err(), RunError::Burned);
+    }
+
+    #[test]
+    fn a_step_goes_to_everybody_under_one_sequence() {
+        let (mut run, _) = run(false);
+        for sequence in 0..2 {
+            let step = run.start(UnixMillis(1)).unwrap();
+            assert_eq!(step.send.len(), 1);
+            let message: RunMessage = cbor::decode(&step.send[0].bytes, 1024).unwrap();
+            assert_eq!((message.sequence, message.to), (sequence, PartyId::new(1).unwrap()));
         }
     }
 }

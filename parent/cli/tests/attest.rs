@@ -281,7 +281,16 @@ fn json_names_the_failure_and_keeps_status_1() {
     let failed = report(&archived(VERACRUZ, &["--json", "--pcr0", &"5a".repeat(48)]));
     assert_eq!(failed["ok"], false);
     assert_eq!(failed["evidence"], Value::Null);
-    assert_eq!(failed["failure"]["kind"], "expectation");
+    let failure = &failed["failure"];
+    assert_eq!(failure["kind"], "expectation");
+    assert_eq!(failure["expectation"], "pcr0");
+    assert_eq!(failure["expected"], format!("0x{}", "5a".repeat(48)));
+    assert_eq!(failure["found"], format!("0x{}", pcr(VERACRUZ, "0")));
+    let failed = report(&archived(DEBUG, &["--json"]));
+    assert_eq!(failed["failure"]["expectation"], "debug");
+    let failed = report(&archived(RSA, &["--json", "--nonce", &"5a".repeat(16)]));
+    assert_eq!(failed["failure"]["expectation"], "nonce");
+    assert_eq!(failed["failure"]["found"], Value::Null);
     let failed = report(&archived("NEGATIVE-veracruz-2022-badsig", &["--json"]));
     assert_eq!(failed["failure"]["kind"], "signature");
     let failed = report(&piped(b"8444", &["--json"]));

@@ -131,6 +131,8 @@ struct Receipt {
     leaf: Hash32,
 }
 
+type Attachment = (Option<Vec<u8>>, Option<String>);
+
 /// Verifies everything in a store.
 pub fn verify_store<S: StoreRead, R: Replay>(
     store: &S,
@@ -373,13 +375,20 @@ impl<S: StoreRead> Run<'_, S> {
         if fields.time < last_time {
             return Err(bad(format!("its time {} is before the last, {last_time}", fields.time)));
         }
-        let mismatch = |reason: String| Finding::ReplayMismatch { index, reason };
-        let attachment = self.read_attachment(replay.attachment(&record))?;
-        let outcome =
-            replay.apply(&record, attachment).map_err(|error| mismatch(error.to_string()))?;
-        if outcome.record.leaf_bytes() != leaf {
-            return Err(mismatch(difference(&outcome.record, &record)));
-        }
+        let (attachment, missing) = self.read_attachment(replay.attachment(&record))?;
+        let outcome = replay.apply(&record, attachment).map_err(|error| error.to_string());
+        let outcome = outcome
+            .and_then(|outcome| {
+                let same = outcome.record.leaf_bytes() == leaf;
+                if same { Ok(outcome) } else { Err(difference(&outcome.record, &record)) }
+            })
+            .map_err(|reason| {
+                // an entry whose attachment never came was denied for that, and is in order
+                if let Some(path) = missing {
+                    self.report.add(Finding::Missing { path });
+                }
+                Finding::ReplayMismatch { index, reason }
+            })?;
         let counts = &mut self.report.counts;
         counts.replayed = counts.replayed.saturating_add(1);
         let kind = counts.kinds.entry(fields.kind.clone()).or_insert(0);
@@ -390,11 +399,12 @@ impl<S: StoreRead> Run<'_, S> {
         Ok(fields.time)
     }
 
-    fn read_attachment(&self, name: Option<Hash32>) -> Result<Option<Vec<u8>>, Finding> {
-        let Some(path) = name.map(|name| attachment_path(&name)) else { return Ok(None) };
+    /// What travels beside an entry, and where it should be if it is not there.
+    fn read_attachment(&self, name: Option<Hash32>) -> Result<Attachment, Finding> {
+        let Some(path) = name.map(|name| attachment_path(&name)) else { return Ok((None, None)) };
         match self.store.read(&path, MAX_ATTACHMENT) {
-            Ok(Some(bytes)) => Ok(Some(bytes)),
-            Ok(None) => Err(Finding::Missing { path }),
+            Ok(Some(bytes)) => Ok((Some(bytes), None)),
+            Ok(None) => Ok((None, Some(path))),
             Err(error) => Err(Finding::Unreadable { path, reason: error.to_string() }),
         }
     }

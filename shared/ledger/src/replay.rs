@@ -1,17 +1,28 @@
-//! Replay: the same steps, run by an auditor over a store's records.
+//! Replay: the same steps, run by an auditor over a store's records. This is how
+//! [`casemate_audit::verify_store`] executes a log again.
 
-use casemate_audit::Record;
+use std::collections::BTreeMap;
+
+use casemate_audit::{Authority, Origin, Record, RecordedSignature, Replay, ReplayOutcome};
+use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{GenesisRecord, MAX_GENESIS};
 
-use crate::apply::{Applied, Committed, StepError};
+use casemate_proto::request::{Payload, SignRequest};
+use casemate_proto::{CredentialId, RequestId, Scheme};
+use casemate_tx::{EvmSignature, decode_evm};
+
+use crate::apply::{Applied, Committed, LOG_KEY, StepError};
 use crate::entry::{Attachment, Entry, EntryBody};
-use crate::state::{State, StateError};
+use crate::state::{AllowedRequest, RequestStatus, State, StateError};
+use crate::verdict::Verdict;
 
 /// Applies a log's entries again, from its genesis.
 #[derive(Clone, Debug)]
 pub struct Replayer {
     state: State,
     record: GenesisRecord,
+    /// Unsigned transactions that may be signed yet: their hash is known once they are.
+    transactions: BTreeMap<(CredentialId, RequestId), Vec<u8>>,
 }
 
 /// Why a record cannot be replayed.
@@ -32,7 +43,7 @@ impl Replayer {
     /// If it is malformed, contradicts itself, or its evidence is refused.
     pub fn from_genesis(bytes: &[u8]) -> Result<Self, StateError> {
         let record: GenesisRecord = casemate_proto::cbor::decode(bytes, MAX_GENESIS)?;
-        Ok(Self { state: State::birth(&record)?, record })
+        Ok(Self { state: State::birth(&record)?, record, transactions: BTreeMap::new() })
     }
 
     /// The state so far.
@@ -64,7 +75,7 @@ impl Replayer {
     /// The hash of the policy that must travel beside a record's entry, if it is one that sets a
     /// policy.
     #[must_use]
-    pub fn needs_policy(record: &Record) -> Option<casemate_proto::ids::Hash32> {
+    pub fn needs_policy(record: &Record) -> Option<Hash32> {
         use casemate_proto::governance::Change;
         match Entry::decode(&record.fields().entry).ok()?.body {
             EntryBody::Governance(signed) => match signed.envelope.change {
@@ -72,6 +83,88 @@ impl Replayer {
                 _ => None,
             },
             _ => None,
+        }
+    }
+}
+
+impl Replayer {
+    /// Keeps the transaction of a request that may be signed.
+    fn note_request(&mut self, body: &EntryBody, verdict: &Verdict) {
+        let EntryBody::Request { stamp, body } = body else { return };
+        if !matches!(verdict, Verdict::Allowed(_) | Verdict::Pending(_)) {
+            return;
+        }
+        let Ok(request) = SignRequest::parse(body) else { return };
+        if let Payload::Tx { unsigned, .. } = request.payload {
+            self.transactions.insert((stamp.credential, request.request_id), unsigned);
+        }
+    }
+
+    /// The signature that an accepted entry put on record.
+    fn signature_of(
+        &mut self,
+        index: u64,
+        body: &EntryBody,
+        verdict: &Verdict,
+    ) -> Option<RecordedSignature> {
+        let EntryBody::Signed { credential, request_id, signature } = body else { return None };
+        if !matches!(verdict, Verdict::Accepted { .. }) {
+            return None;
+        }
+        let unsigned = self.transactions.remove(&(*credential, *request_id));
+        let request = self.state.request(credential, request_id)?;
+        let RequestStatus::Signed { allowed, .. } = &request.status else { return None };
+        let AllowedRequest { key, digest, .. } = allowed;
+        let (r_s, rest) = signature.split_first_chunk::<64>()?;
+        let transaction = unsigned.and_then(|unsigned| {
+            let signature = EvmSignature::new(r_s, rest.first() == Some(&1)).ok()?;
+            Some(Hash32::new(decode_evm(&unsigned).ok()?.tx_hash(&signature)))
+        });
+        Some(RecordedSignature {
+            index,
+            scheme: self.state.keys().get(key)?.scheme,
+            signature: *r_s,
+            digest: Hash32::new(*digest),
+            transaction,
+        })
+    }
+}
+
+impl Replay for Replayer {
+    type Error = ReplayError;
+
+    fn attachment(&self, record: &Record) -> Option<Hash32> {
+        Self::needs_policy(record)
+    }
+
+    fn apply(
+        &mut self,
+        record: &Record,
+        attachment: Option<Vec<u8>>,
+    ) -> Result<ReplayOutcome, ReplayError> {
+        let body = Entry::decode(&record.fields().entry)?.body;
+        let applied = self.step(record, attachment.map(Attachment::Policy))?;
+        self.note_request(&body, &applied.verdict);
+        let signature = self.signature_of(applied.record.index(), &body, &applied.verdict);
+        Ok(ReplayOutcome { record: applied.record, signatures: signature.into_iter().collect() })
+    }
+
+    fn authority(&self) -> Authority {
+        let state = &self.state;
+        let boots = state.manifest().nodes.iter().filter_map(|node| {
+            Some((state.current_boot(&node.name)?, state.current_boot_key(&node.name)?))
+        });
+        let log_key = state
+            .keys()
+            .iter()
+            .find(|(name, key)| name.as_str() == LOG_KEY && key.scheme == Scheme::Ed25519)
+            .and_then(|(_, key)| key.live.as_ref())
+            .and_then(|live| <[u8; 32]>::try_from(live.public_key.as_slice()).ok());
+        Authority {
+            origin: Origin { genesis: state.genesis(), incarnation: state.incarnation() },
+            log_key,
+            boots: boots.collect(),
+            threshold: usize::try_from(state.manifest().threshold).unwrap_or(usize::MAX),
         }
     }
 }

@@ -84,6 +84,17 @@ fn decide(
     Ok(Decision::Allow(Allowance::new(id.clone(), tier, charges, counters)))
 }
 
+/// The grant under which something would be decided, if it is: its times, hours, limits and tiers
+/// aside.
+pub(crate) fn selected<'a>(policy: &'a Policy, ask: &Ask<'_>) -> Option<&'a GrantId> {
+    let asset = asset_key(ask.intent);
+    let denied = policy.doc().deny.values().any(|rule| denies(policy, rule, ask, asset.as_ref()));
+    if denied || speaks(policy, ask).is_err() || well_formed(ask.intent).is_err() {
+        return None;
+    }
+    select(policy, ask, asset.as_ref()).ok().map(|(id, _)| id)
+}
+
 /// What charges of an intent are kept under. What acts on a chain without an amount is kept under
 /// the chain's native asset; what names no chain, under nothing.
 pub(crate) fn asset_key(intent: &Intent) -> Option<AssetKey> {

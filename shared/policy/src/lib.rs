@@ -3,6 +3,7 @@
 mod actions;
 mod approve;
 pub mod book;
+pub mod bounds;
 pub mod charge;
 pub mod decision;
 pub mod error;
@@ -22,6 +23,7 @@ mod validate_grant;
 
 pub use approve::check_approver;
 pub use book::{BookError, ChargeBook, Scope, Used};
+pub use bounds::{Bounds, bounds};
 pub use charge::{Charge, ChargeKind, Slack};
 pub use decision::{Allowance, Approved, Ask, Counter, Decision, Requirement};
 pub use error::{PolicyError, PolicyErrors, Problem, Rule};

@@ -206,6 +206,12 @@ fn list_that_claims_more_than_there_is_is_refused() {
 }
 
 #[test]
+fn string_in_place_of_the_transaction_is_refused() {
+    let bytes = [vec![2], item(eip1559_fields().concat().as_slice())].concat();
+    assert_eq!(rlp_problem(&bytes, "transaction"), RlpProblem::NotAList);
+}
+
+#[test]
 fn list_that_claims_less_than_there_is_is_refused() {
     let mut bytes = eip1559(&eip1559_fields());
     bytes[1] -= 1;
@@ -419,6 +425,15 @@ fn creation_code_past_eip3860_is_refused() {
     let size = MAX_INITCODE_BYTES + 1;
     let refused = EvmError::InitcodeTooLarge { size, max: MAX_INITCODE_BYTES };
     assert_eq!(evm_error(creation(size)), refused);
+}
+
+#[test]
+fn calldata_may_be_longer_than_creation_code() {
+    let mut fields = eip1559_fields();
+    fields[4] = item(10_000_000_u64);
+    fields[7] = item(vec![0_u8; MAX_INITCODE_BYTES + 1].as_slice());
+    let tx = decode_evm(&eip1559(&fields)).unwrap();
+    assert_eq!(tx.summary().data_bytes, MAX_INITCODE_BYTES + 1);
 }
 
 // ---- calldata

@@ -5,7 +5,10 @@
 //! corpus and a bounded number of mutations of it with `cargo test`; `libfuzzer/` runs the same
 //! functions for as long as one likes.
 
+pub mod attestation;
+pub mod ledger;
 pub mod proto;
+pub mod threshold;
 pub mod tx;
 
 /// A decoder under attack.
@@ -18,7 +21,14 @@ pub struct Target {
 }
 
 /// Every target, by crate.
-pub const TARGETS: &[&[Target]] = &[proto::TARGETS, tx::TARGETS];
+#[rustfmt::skip] // a line each
+pub const TARGETS: &[&[Target]] = &[
+    attestation::TARGETS,
+    ledger::TARGETS,
+    proto::TARGETS,
+    threshold::TARGETS,
+    tx::TARGETS,
+];
 
 /// The target of this name.
 #[must_use]

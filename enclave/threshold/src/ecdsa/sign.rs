@@ -176,11 +176,15 @@ impl EcdsaSignRun {
         now: UnixMillis,
     ) -> Result<Step<EcdsaSignature>, RunError> {
         let run = crate::run::Run::context(self).id();
-        self.step(now, |machine| {
+        let release_by = permit.release_by();
+        let step = self.step(now, |machine| {
             permit.check(run, Hash32::new(machine.digest), machine.permitted, now)?;
             machine.permitted = true;
             Ok(())
-        })
+        })?;
+        // what the permit lets out later, once the peers have answered, ends with it too (I4)
+        self.end_by(release_by);
+        Ok(step)
     }
 }
 

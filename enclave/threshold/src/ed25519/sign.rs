@@ -151,11 +151,15 @@ impl Ed25519SignRun {
         now: UnixMillis,
     ) -> Result<Step<Ed25519Signature>, RunError> {
         let run = Run::context(self).id();
-        self.step(now, |machine| {
+        let release_by = permit.release_by();
+        let step = self.step(now, |machine| {
             permit.check(run, machine.subject, machine.permitted, now)?;
             machine.permitted = true;
             Ok(())
-        })
+        })?;
+        // what the permit lets out later, once the peers have answered, ends with it too (I4)
+        self.end_by(release_by);
+        Ok(step)
     }
 }
 

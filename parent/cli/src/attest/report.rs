@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use casemate_attestation_verify::{Evidence, Pcr, Refusal};
+use casemate_attestation_verify::{BoundField, Evidence, Pcr, Refusal, Unmet};
 use serde_json::{Value, json};
 
 use super::{AttestError, Judged};
@@ -69,7 +69,7 @@ pub(super) fn print_json(
 ) -> io::Result<()> {
     let (evidence, failure) = match outcome {
         Ok(judged) => (evidence_json(judged), Value::Null),
-        Err(error) => (Value::Null, json!({ "kind": kind(error), "message": error.to_string() })),
+        Err(error) => (Value::Null, failure_json(error)),
     };
     let report = json!({
         "schema": SCHEMA,
@@ -113,6 +113,55 @@ fn prefixed(bytes: &[u8]) -> Value {
 
 fn pcr_json(pcr: &Pcr) -> Value {
     prefixed(pcr.as_bytes())
+}
+
+fn failure_json(error: &AttestError) -> Value {
+    let mut failure = json!({ "kind": kind(error), "message": error.to_string() });
+    if let (Some(failure), AttestError::Refused(refusal)) = (failure.as_object_mut(), error)
+        && let Refusal::Unmet(unmet) = &**refusal
+    {
+        let (expectation, expected, found) = values(unmet);
+        failure.insert("expectation".to_owned(), Value::String(expectation));
+        failure.insert("expected".to_owned(), expected);
+        failure.insert("found".to_owned(), found);
+    }
+    failure
+}
+
+/// An expectation that is not met, and both values; null stands for what is not there.
+fn values(unmet: &Unmet) -> (String, Value, Value) {
+    match unmet {
+        Unmet::NothingAccepted => ("measurement".to_owned(), Value::Null, Value::Null),
+        Unmet::Measurement { found, .. } => {
+            ("measurement".to_owned(), Value::Null, Value::String(found.to_string()))
+        }
+        Unmet::Debug { .. } => ("debug".to_owned(), json!(false), json!(true)),
+        Unmet::PcrMissing { index } => (format!("pcr{index}"), Value::Null, Value::Null),
+        Unmet::Pcr { index, found, expected } => {
+            (format!("pcr{index}"), pcr_json(expected), pcr_json(found))
+        }
+        Unmet::NonceTooShort { found, least } => {
+            ("nonce_bytes".to_owned(), json!(least), json!(found))
+        }
+        Unmet::Field { field, found, expected } => {
+            let name = match field {
+                BoundField::PublicKey => "public_key",
+                BoundField::UserData => "user_data",
+                BoundField::Nonce => "nonce",
+            };
+            let found = found.as_deref().map_or(Value::Null, prefixed);
+            (name.to_owned(), prefixed(expected), found)
+        }
+        Unmet::Region { found, expected } => ("region".to_owned(), json!(expected), json!(found)),
+        Unmet::TooOld { timestamp, now, max_age_ms } => {
+            let age = now.get().saturating_sub(timestamp.get());
+            ("max_age_ms".to_owned(), json!(max_age_ms), json!(age))
+        }
+        Unmet::FromTheFuture { timestamp, now, tolerance_ms } => {
+            let lead = timestamp.get().saturating_sub(now.get());
+            ("future_tolerance_ms".to_owned(), json!(tolerance_ms), json!(lead))
+        }
+    }
 }
 
 /// The kind of a failure, for programs; the message is for people and may change.

@@ -1,6 +1,8 @@
 //! Reading vectors, recovering a signer, and building RLP by hand.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod typed_data;
+
 use std::io::Read as _;
 use std::path::PathBuf;
 

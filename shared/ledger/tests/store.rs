@@ -1,0 +1,158 @@
+//! A store of a real log is verified by executing it again.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+mod kit;
+
+use std::collections::BTreeMap;
+
+use casemate_audit::note::{NoteSignature, SignedNote, UnixSeconds};
+use casemate_audit::reconcile::{Seen, reconcile};
+use casemate_audit::{
+    Checkpoint, Expectations, Finding, Origin, Record, Report, StoreWriter, verify_store,
+};
+use casemate_ledger::replay::Replayer;
+use casemate_ledger::{Attachment, EntryBody, Verdict};
+use casemate_proto::Scheme;
+use ed25519_dalek::Signer;
+use kit::{Kit, OTHER_PAYEE, PAYEE, second};
+
+type Store = BTreeMap<String, Vec<u8>>;
+
+/// A log with a signature, a denial, a pending request and a freeze; and the signature.
+fn lived() -> (Kit, Vec<u8>) {
+    let mut kit = Kit::ready();
+    let (agent, operator) = (kit.agent.clone(), kit.operator.clone());
+    let request = kit.payment(PAYEE, 5_000_000);
+    let Verdict::Allowed(allowed) = kit.ask(&agent, &request) else { panic!("allowed") };
+    let signature = kit.sign_whole(Scheme::EcdsaSecp256k1, &allowed.digest);
+    kit.accept(EntryBody::Signed {
+        credential: agent.public.id(),
+        request_id: request.request_id,
+        signature: signature.clone(),
+    });
+    let request = kit.payment(OTHER_PAYEE, 1);
+    kit.ask(&agent, &request);
+    let request = kit.payment(PAYEE, 50_000_000);
+    kit.ask(&operator, &request);
+    kit.pass(second(10));
+    kit.freeze(3);
+    (kit, signature)
+}
+
+fn cosigned(kit: &Kit, boots: &[usize]) -> SignedNote {
+    let origin = Origin { genesis: kit.state.genesis(), incarnation: kit.state.incarnation() };
+    let checkpoint = Checkpoint::new(&origin, kit.state.size(), kit.state.root());
+    let time = UnixSeconds::from(kit.now);
+    let message = checkpoint.cosignature_message(time);
+    let lines: Vec<NoteSignature> = boots
+        .iter()
+        .map(|boot| {
+            let id = kit.genesis.boots[*boot].id();
+            let secret = &kit.boots[*boot];
+            let key = origin.boot_key(&id, &secret.verifying_key().to_bytes()).unwrap();
+            NoteSignature::cosignature(&key, time, &secret.sign(&message).to_bytes())
+        })
+        .collect();
+    SignedNote::assemble(&checkpoint.body(), &lines).unwrap()
+}
+
+fn store(kit: &Kit, boots: &[usize]) -> Store {
+    let mut writer = StoreWriter::new(&casemate_proto::cbor::encode(&kit.genesis));
+    for (_, attachment, leaf) in &kit.applied {
+        let record = Record::parse(leaf).unwrap();
+        writer.append(&record).unwrap();
+        if let Some(Attachment::Policy(bytes)) = attachment {
+            writer.attach(&Replayer::needs_policy(&record).unwrap(), bytes);
+        }
+    }
+    writer.commit(&cosigned(kit, boots)).unwrap().into_iter().collect()
+}
+
+fn verify(kit: &Kit, store: &Store) -> Report {
+    let mut replayer = Replayer::from_genesis(&store["genesis.cbor"]).unwrap();
+    verify_store(store, &Expectations::of(kit.state.genesis()), &mut replayer)
+}
+
+#[test]
+fn i10_log_is_verified_from_its_store_alone() {
+    let (kit, signature) = lived();
+    let report = verify(&kit, &store(&kit, &[0, 2]));
+    assert!(report.is_verified(), "{:#?}", report.findings());
+    assert_eq!(report.counts().replayed, kit.state.size());
+    assert_eq!(report.counts().signatures, 1);
+    assert_eq!(report.signatures()[0].signature, signature[..64]);
+    let seen = [
+        Seen::parse(&hex::encode(&signature)).unwrap(),
+        Seen::parse(&hex::encode([7; 64])).unwrap(),
+    ];
+    let found = reconcile(seen, report.signatures());
+    assert_eq!(found.recorded[0].index, report.signatures()[0].index);
+    assert_eq!(found.unrecorded, [hex::encode([7; 64])[..80].to_owned()]);
+}
+
+#[test]
+fn one_cosigner_of_two_is_not_enough() {
+    let (kit, _) = lived();
+    let report = verify(&kit, &store(&kit, &[1]));
+    assert!(matches!(report.findings(), [Finding::BadCheckpoint { .. }]));
+}
+
+#[test]
+fn verdict_that_apply_does_not_give_is_named() {
+    let (mut kit, _) = lived();
+    // a denial that the host would like to be an approval, with all hashes made to fit
+    let at = kit.applied.iter().position(|(entry, ..)| entry.body.kind() == "signed").unwrap() + 1;
+    let mut tree = casemate_audit::Frontier::new();
+    for (index, (_, _, leaf)) in kit.applied.iter_mut().enumerate() {
+        let mut fields = Record::parse(leaf).unwrap().fields().clone();
+        fields.previous_root = tree.root();
+        if index == at {
+            assert_ne!(fields.verdict, casemate_proto::cbor::encode(&Verdict::accepted()));
+            fields.verdict = casemate_proto::cbor::encode(&Verdict::accepted());
+        }
+        let record = Record::new(fields).unwrap();
+        tree.append(record.leaf_hash());
+        *leaf = record.leaf_bytes().to_vec();
+    }
+    let honest = cosigned(&kit, &[0, 1]);
+    let mut writer = StoreWriter::new(&casemate_proto::cbor::encode(&kit.genesis));
+    for (_, attachment, leaf) in &kit.applied {
+        let record = Record::parse(leaf).unwrap();
+        writer.append(&record).unwrap();
+        if let Some(Attachment::Policy(bytes)) = attachment {
+            writer.attach(&Replayer::needs_policy(&record).unwrap(), bytes);
+        }
+    }
+    let origin = Origin { genesis: kit.state.genesis(), incarnation: kit.state.incarnation() };
+    let forged = Checkpoint::new(&origin, tree.size(), tree.root());
+    // the host has no key to sign with: it can only put old signatures under the new text
+    let forged = SignedNote::assemble(&forged.body(), honest.signatures()).unwrap();
+    let store: Store = writer.commit(&forged).unwrap().into_iter().collect();
+    let report = verify(&kit, &store);
+    let at = at as u64;
+    assert!(matches!(
+        &report.findings()[0],
+        Finding::ReplayMismatch { index, reason } if *index == at && reason == "the verdict differs"
+    ));
+}
+
+#[test]
+fn policy_that_is_missing_or_another_is_found() {
+    let (kit, _) = lived();
+    let store = store(&kit, &[0, 1]);
+    let path = store.keys().find(|path| path.starts_with("attachments/")).unwrap().clone();
+    let mut gone = store.clone();
+    gone.remove(&path);
+    assert!(matches!(&verify(&kit, &gone).findings()[0], Finding::Missing { .. }));
+    let mut other = store;
+    other.get_mut(&path).unwrap()[10] ^= 1;
+    assert!(matches!(&verify(&kit, &other).findings()[0], Finding::ReplayMismatch { .. }));
+}
