@@ -1,0 +1,133 @@
+//! What a hostile host, requester, approver or freezer tries against the ledger, case by case.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+mod kit;
+
+use casemate_ledger::entry::ApprovalProof;
+use casemate_ledger::verdict::Pending;
+use casemate_ledger::{EntryBody, Verdict};
+use casemate_proto::governance::{Change, FreezerStatement, QuorumError, SignedStatement};
+use casemate_proto::ids::Hash32;
+use casemate_proto::request::{ApprovalBody, MAX_BODY, SignRequest};
+use casemate_proto::stamp::Method;
+use casemate_proto::{DenialCode, Millis, Scheme, UnixMillis};
+use kit::{Kit, PAYEE, code, is_allowed, key_name, second};
+
+const FIFTY: u64 = 50_000_000;
+
+fn ask(kit: &mut Kit, request: &SignRequest) -> Verdict {
+    let operator = kit.operator.clone();
+    kit.ask(&operator, request)
+}
+
+fn waits(verdict: Verdict) -> Pending {
+    match verdict {
+        Verdict::Pending(pending) => pending,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pending(kit: &mut Kit) -> (SignRequest, Hash32) {
+    let request = kit.payment_valid_for(PAYEE, FIFTY, 86_400);
+    let document = waits(ask(kit, &request)).document;
+    (request, document)
+}
+
+fn approve(kit: &mut Kit, approver: usize, request: &SignRequest, document: Hash32) -> Verdict {
+    let (operator, who) = (kit.operator.clone(), kit.approvers[approver].clone());
+    let entry = kit.approval(&who, &operator, request, document);
+    kit.apply(entry)
+}
+
+fn statement_at(kit: &Kit, at: UnixMillis, statement: FreezerStatement) -> SignedStatement {
+    let mut signed = kit.statement(statement);
+    signed.at = at;
+    signed.by = kit.freezer.sign(&SignedStatement::signing_bytes(&signed.id()));
+    signed
+}
+
+#[test]
+fn i11_approval_of_a_credential_that_was_revoked_since_does_not_count() {
+    let mut kit = Kit::ready();
+    let (request, document) = pending(&mut kit);
+    assert_eq!(waits(approve(&mut kit, 0, &request, document)).have, 1);
+    let credential = kit.approvers[0].public.id();
+    kit.govern(Change::RevokeCredential { credential });
+    assert_eq!(waits(approve(&mut kit, 1, &request, document)).have, 1);
+    assert!(kit.permits.is_empty());
+    assert!(is_allowed(&approve(&mut kit, 2, &request, document)));
+}
+
+#[test]
+fn i11_request_of_a_credential_that_was_revoked_since_is_not_signed() {
+    let mut kit = Kit::ready();
+    let (request, document) = pending(&mut kit);
+    approve(&mut kit, 0, &request, document);
+    let credential = kit.operator.public.id();
+    kit.govern(Change::RevokeCredential { credential });
+    let last = approve(&mut kit, 1, &request, document);
+    assert_eq!(code(last), DenialCode::UnknownCredential);
+    assert!(kit.permits.is_empty());
+    assert!(kit.state.charges().is_empty());
+}
+
+#[test]
+fn i11_approval_under_an_earlier_policy_does_not_count_when_the_request_is_asked_again() {
+    let mut kit = Kit::ready();
+    let (request, first) = pending(&mut kit);
+    assert_eq!(waits(approve(&mut kit, 0, &request, first)).have, 1);
+    let next = kit.policy(&kit::POLICY.replace(r#"sum = "1000""#, r#"sum = "2000""#));
+    kit.set_policy(&next);
+    kit.heartbeat();
+    kit.pass(second(3_600));
+    kit.accept(EntryBody::Tick);
+    assert_eq!(kit.state.policy().unwrap().1, next.policy_hash());
+    let again = waits(ask(&mut kit, &request));
+    assert_eq!(again.have, 0);
+    assert_ne!(again.document, first);
+    // nor does it come back with the first approval of the new document
+    assert_eq!(waits(approve(&mut kit, 1, &request, again.document)).have, 1);
+    assert!(kit.permits.is_empty());
+    assert!(is_allowed(&approve(&mut kit, 0, &request, again.document)));
+}
+
+#[test]
+fn i12_asking_again_does_not_lengthen_what_is_remembered() {
+    let mut kit = Kit::ready();
+    let (request, document) = pending(&mut kit);
+    let until = |kit: &Kit| {
+        let credential = kit.operator.public.id();
+        kit.state.request(&credential, &request.request_id).unwrap().forget_at
+    };
+    let before = until(&kit);
+    for _ in 0..50 {
+        waits(ask(&mut kit, &request));
+    }
+    approve(&mut kit, 0, &request, document);
+    assert_eq!(until(&kit), before);
+    assert!(is_allowed(&approve(&mut kit, 1, &request, document)));
+    assert_eq!(until(&kit), before);
+}
+
+#[test]
+fn i12_refused_approvals_of_one_credential_stop_becoming_entries() {
+    let mut kit = Kit::ready_with(|m| m.limits.max_denials_per_minute = 3);
+    let (request, document) = pending(&mut kit);
+    approve(&mut kit, 0, &request, document);
+    for _ in 0..3 {
+        assert_eq!(code(approve(&mut kit, 0, &request, document)), DenialCode::ApproverNotAllowed);
+    }
+    let entry = kit.approval(&kit.approvers[0], &kit.operator, &request, document);
+    let EntryBody::Approval { body, proof } = &entry else { panic!("approval") };
+    let refused = kit.state.authenticate_approval(body, proof, kit.now).unwrap_err();
+    assert_eq!(refused.code, DenialCode::RateLimited);
+    assert!(is_allowed(&approve(&mut kit, 1, &request, document)));
+}
