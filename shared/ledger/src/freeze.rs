@@ -21,7 +21,9 @@ pub(crate) fn dead_man(state: &mut State, now: UnixMillis, effects: &mut Vec<Eff
         "casemate/dead-man/v1",
         &[state.genesis.as_bytes(), &state.heard.0.to_be_bytes()],
     );
-    if !state.lifted.contains(&id) && !state.freezes.contains_key(&id) {
+    // while one is in force another would only be another to lift
+    let in_force = state.freezes.values().any(|freeze| freeze.by.is_none());
+    if !state.lifted.contains(&id) && !in_force {
         state.freezes.insert(id, FreezeState { by: None, at: now });
         effects.push(Effect::Frozen { freeze: id });
     }
@@ -47,9 +49,6 @@ pub(crate) fn apply_statement(
         Err(error) => return refuse(&error),
     };
     let by = signed.by.credential;
-    if signed.at > now.saturating_add(state.manifest.limits.delta) {
-        return refuse(&format_args!("it is of {}, and the ledger's time is {now}", signed.at));
-    }
     let id = verified.id();
     match &signed.statement {
         FreezerStatement::Freeze { .. } => {
@@ -70,6 +69,14 @@ pub(crate) fn apply_statement(
             Verdict::Accepted { id: Some(*change), effective: None }
         }
         FreezerStatement::Heartbeat { size, root, pending } => {
+            // of heartbeats only: one of the future could be kept back and make a later silence
+            // look like presence, and a freezer whose clock is fast must be able to freeze
+            if signed.at > now.saturating_add(state.manifest.limits.delta) {
+                return refuse(&format_args!(
+                    "it is of {}, and the ledger's time is {now}",
+                    signed.at
+                ));
+            }
             if state.root_at(*size) != Some(*root) {
                 return refuse(&format_args!(
                     "its checkpoint of size {size} is not one of the newest {} of this log",

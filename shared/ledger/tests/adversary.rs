@@ -131,3 +131,64 @@ fn i12_refused_approvals_of_one_credential_stop_becoming_entries() {
     assert_eq!(refused.code, DenialCode::RateLimited);
     assert!(is_allowed(&approve(&mut kit, 1, &request, document)));
 }
+
+#[test]
+fn freezer_whose_clock_is_fast_can_freeze_and_veto() {
+    let mut kit = Kit::ready();
+    let next = kit.policy(&kit::POLICY.replace(r#"sum = "1000""#, r#"sum = "2000""#));
+    kit.set_policy(&next);
+    let change = *kit.state.pending_changes().keys().next().unwrap();
+    let at = kit.now.saturating_add(second(3_600));
+    let veto = statement_at(&kit, at, FreezerStatement::Veto { change });
+    kit.accept(EntryBody::Statement(veto));
+    assert!(kit.state.pending_changes().is_empty());
+    let freeze = statement_at(&kit, at, FreezerStatement::Freeze { nonce: [1; 16] });
+    kit.accept(EntryBody::Statement(freeze));
+    assert_eq!(code(kit.pay(1)), DenialCode::Frozen);
+}
+
+#[test]
+fn heartbeat_of_the_future_is_refused() {
+    let mut kit = Kit::ready();
+    let at = kit.now.saturating_add(second(3_600));
+    let (size, root) = (kit.state.size(), kit.state.root());
+    let heartbeat = FreezerStatement::Heartbeat { size, root, pending: Vec::new() };
+    let signed = statement_at(&kit, at, heartbeat);
+    assert!(matches!(kit.apply(EntryBody::Statement(signed)), Verdict::Denied(_)));
+}
+
+#[test]
+fn i12_heartbeat_with_an_endless_list_is_no_statement() {
+    let mut kit = Kit::ready();
+    let (size, root) = (kit.state.size(), kit.state.root());
+    let listing = |count: usize| FreezerStatement::Heartbeat {
+        size,
+        root,
+        pending: vec![Hash32::new([3; 32]); count],
+    };
+    let endless = kit.statement(listing(2_000));
+    assert_eq!(
+        endless.verify(kit.state.manifest()).unwrap_err(),
+        QuorumError::TooManyListed { count: 2_000 }
+    );
+    let long = kit.statement(listing(1_000));
+    assert!(matches!(kit.apply(EntryBody::Statement(long)), Verdict::Denied(_)));
+    let full = kit.statement(listing(casemate_proto::governance::MAX_LISTED));
+    kit.accept(EntryBody::Statement(full));
+}
+
+#[test]
+fn i12_silence_after_silence_is_one_freeze_to_lift() {
+    let mut kit = Kit::ready_with(|m| m.limits.dead_man = Some(second(3_600)));
+    for _ in 0..5 {
+        kit.pass(second(3_601));
+        kit.accept(EntryBody::Tick);
+        kit.heartbeat();
+    }
+    assert_eq!(kit.state.freezes().len(), 1);
+    let freeze = *kit.state.freezes().keys().next().unwrap();
+    kit.govern(Change::Unfreeze { freeze });
+    assert!(is_allowed(&kit.pay(1)));
+    kit.pass(second(3_601));
+    assert_eq!(code(kit.pay(1)), DenialCode::Frozen);
+}
