@@ -8,7 +8,7 @@
 use casemate_policy::Policy;
 use casemate_proto::governance::{Change, SignedChange, VerifiedChange};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{Denial, DenialCode, Millis, Scheme, UnixMillis};
+use casemate_proto::{CredentialId, Denial, DenialCode, Millis, PublicKey, Scheme, UnixMillis};
 
 use crate::apply::Effect;
 use crate::entry::Attachment;
@@ -50,6 +50,9 @@ fn accept(
         return Err(refuse("too many signatures"));
     }
     let verified = signed.verify(&state.manifest).map_err(refuse)?;
+    if let Some(named) = signed.signatures.iter().find(|s| state.revoked.contains(&s.credential)) {
+        return Err(refuse(format_args!("governor {} was revoked", named.credential)));
+    }
     check_binding(state, &verified, now)?;
     let effective = take_effect(state, &verified, attachment, index, now, effects)?;
     state.change_head = verified.id();
@@ -148,6 +151,7 @@ fn take_effect(
             effects.push(Effect::Unfrozen { freeze: *freeze });
         }
         Change::RevokeCredential { credential } => {
+            check_quorum_without(state, credential)?;
             if !state.revoked.insert(*credential) {
                 return Err(refuse(format_args!("credential {credential} is revoked already")));
             }
@@ -178,6 +182,20 @@ fn take_effect(
         }
     }
     Ok(None)
+}
+
+/// A revoked governor signs nothing any more; what is left must still be able to govern.
+fn check_quorum_without(state: &State, credential: &CredentialId) -> Result<(), Denial> {
+    let governance = &state.manifest.governance;
+    let ids = governance.keys.iter().map(PublicKey::id);
+    let left = ids.filter(|id| id != credential && !state.revoked.contains(id)).count();
+    if u64::try_from(left).unwrap_or(u64::MAX) < governance.quorum {
+        return Err(refuse(format_args!(
+            "{left} governors would be left, and {} must sign",
+            governance.quorum
+        )));
+    }
+    Ok(())
 }
 
 fn attached_policy(

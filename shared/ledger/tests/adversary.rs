@@ -100,6 +100,22 @@ fn i11_approval_under_an_earlier_policy_does_not_count_when_the_request_is_asked
 }
 
 #[test]
+fn i11_revoked_governor_signs_nothing_and_a_quorum_is_always_left() {
+    let mut kit = Kit::ready();
+    let create = |name| Change::CreateKey { name: key_name(name), scheme: Scheme::Ed25519 };
+    let credential = kit.governors[0].public.id();
+    kit.govern(Change::RevokeCredential { credential });
+    let with_revoked = kit.signed_change(create("x"));
+    assert!(matches!(kit.apply(EntryBody::Governance(with_revoked)), Verdict::Denied(_)));
+    kit.governors.rotate_left(1);
+    kit.govern(create("y"));
+    let credential = kit.governors[0].public.id();
+    let last = kit.signed_change(Change::RevokeCredential { credential });
+    assert!(matches!(kit.apply(EntryBody::Governance(last)), Verdict::Denied(_)));
+    kit.govern(create("z"));
+}
+
+#[test]
 fn i12_asking_again_does_not_lengthen_what_is_remembered() {
     let mut kit = Kit::ready();
     let (request, document) = pending(&mut kit);

@@ -51,7 +51,9 @@ pub enum Change {
         #[n(0)]
         freeze: Hash32,
     },
-    /// A credential is never accepted again, whatever a policy says.
+    /// A credential is never accepted again, whatever a policy says: not its requests, not its
+    /// approvals, those given included, and no change that its owner signs as a governor. What
+    /// its owner says as a freezer is still heard, since fewer brakes would be a loosening.
     #[n(4)]
     RevokeCredential {
         /// Which.
