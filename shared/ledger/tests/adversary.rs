@@ -173,6 +173,7 @@ fn heartbeat_of_the_future_is_refused() {
     assert!(matches!(kit.apply(EntryBody::Statement(signed)), Verdict::Denied(_)));
 }
 
+/// An entry without a record halts whoever applies it: a single freezer must not make one.
 #[test]
 fn i12_heartbeat_with_an_endless_list_is_no_statement() {
     let mut kit = Kit::ready();
@@ -207,4 +208,74 @@ fn i12_silence_after_silence_is_one_freeze_to_lift() {
     assert!(is_allowed(&kit.pay(1)));
     kit.pass(second(3_601));
     assert_eq!(code(kit.pay(1)), DenialCode::Frozen);
+}
+
+/// The largest bodies, and those whose denial quotes the most, still have a record.
+#[test]
+fn i12_no_body_makes_an_entry_without_a_record() {
+    let mut kit = Kit::ready();
+    let (agent, operator) = (kit.agent.clone(), kit.operator.clone());
+    let request = kit.payment(PAYEE, 1);
+    let mut padded = request.to_body();
+    padded.push_str(&" ".repeat(MAX_BODY - padded.len()));
+    let quoting = |what: &str| {
+        format!(
+            r#"{{"request_id":"{}","key":"{what}","kind":"message","input":"0x"}}"#,
+            request.request_id
+        )
+    };
+    let wide = quoting(&"\u{1f600}".repeat(10_000));
+    let escaped = quoting(&"\\u0001".repeat(7_000));
+    let control = "{\"\u{fffd}".repeat(9_000);
+    for body in [padded, wide, escaped, control] {
+        let body = body.into_bytes();
+        assert!(body.len() <= MAX_BODY);
+        let stamp = kit.stamp(&agent, Method::CreateRequest, &body);
+        kit.apply(EntryBody::Request { stamp, body });
+    }
+    assert_eq!(kit.permits.len(), 1);
+    let (request, document) = pending(&mut kit);
+    let credential = operator.public.id();
+    let approval = ApprovalBody { credential, request_id: request.request_id, document };
+    let mut body = approval.to_body();
+    body.push_str(&" ".repeat(MAX_BODY - body.len()));
+    let body = body.into_bytes();
+    let who = kit.approvers[0].clone();
+    let proof = ApprovalProof::Stamp(kit.stamp(&who, Method::CreateApproval, &body));
+    assert_eq!(waits(kit.apply(EntryBody::Approval { body, proof })).have, 1);
+}
+
+/// Time that a leader sets back does not reopen a window, and time that jumps opens it once.
+#[test]
+fn i5_window_holds_whatever_times_entries_carry() {
+    let mut kit = Kit::ready();
+    let start = kit.now;
+    let mut charged: Vec<(UnixMillis, u64)> = Vec::new();
+    for step in 0..400_u64 {
+        // forwards and backwards, by a generator that every run repeats
+        let jump = step.wrapping_mul(6_364_136_223_846_793_005).rotate_left(21) % 30_000_000;
+        kit.now =
+            start.saturating_add(Millis(step * 2_000_000 + jump)).saturating_sub(second(9_000));
+        // the request is made at the ledger's own time, so that its stamp is valid
+        let (entry_time, ledger) = (kit.now, kit.state.time());
+        kit.now = entry_time.max(ledger);
+        let request = kit.payment(PAYEE, 3_000_000 + step % 2_000_000);
+        let agent = kit.agent.clone();
+        let entry = kit.request_entry(&agent, &request);
+        kit.now = entry_time;
+        if is_allowed(&kit.apply(entry)) {
+            charged.push((kit.state.time(), 3_000_000 + step % 2_000_000));
+        }
+        if step % 50 == 0 {
+            let bytes = kit.state.to_snapshot();
+            kit.state = casemate_ledger::State::from_snapshot(&bytes).unwrap();
+        }
+    }
+    assert!(charged.len() > 20, "{}", charged.len());
+    let window = Millis(86_400_000).saturating_add(kit.state.slack());
+    for (last, _) in &charged {
+        let within = |at: UnixMillis| at <= *last && last.since(at) < window;
+        let sum: u64 = charged.iter().filter(|(at, _)| within(*at)).map(|(_, n)| n).sum();
+        assert!(sum <= 20_000_000, "{sum} before {last}");
+    }
 }
