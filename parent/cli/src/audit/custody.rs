@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 
 use casemate_attestation_verify::{AWS_NITRO_ENCLAVES_G1_PEM, At, Expectations, TrustRoot, verify};
 use casemate_audit::Record;
-use casemate_audit::custody::{Boundary, CustodyEvidence, CustodyReport, Exit, UnixMillisText};
+use casemate_audit::custody::{
+    Boundary, Bounds, CustodyEvidence, CustodyReport, Exit, UnixMillisText,
+};
 use casemate_ledger::replay::Replayer;
-use casemate_ledger::{Entry, EntryBody};
+use casemate_ledger::{Entry, EntryBody, State};
+use casemate_policy::bounds::{Bound, Cluster, Setting, Span, bounds};
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{BootRecord, GenesisRecord, Hardware};
 use casemate_proto::{NodeName, UnixMillis};
@@ -26,9 +29,10 @@ pub(super) fn report(folder: &Folder, replayer: &Replayer, size: u64) -> Custody
         manifest,
         state.genesis(),
         state.incarnation(),
-        None,
+        policy_bounds(state),
         Exit::TransferOnly,
     );
+    evidence.policy_in_force = state.policy().is_some();
     if manifest.hardware == Hardware::Nitro {
         let boots = current_boots(folder, replayer, size);
         for node in &mut evidence.nodes {
@@ -40,6 +44,45 @@ pub(super) fn report(folder: &Folder, replayer: &Replayer, size: u64) -> Custody
         }
     }
     CustodyReport::new(&evidence)
+}
+
+/// The bounds of the policy in force, counted from the ledger's time.
+fn policy_bounds(state: &State) -> Option<Bounds> {
+    let (policy, hash) = state.policy()?;
+    let manifest = state.manifest();
+    let cluster = Cluster {
+        nodes: u32::try_from(manifest.nodes.len()).unwrap_or(u32::MAX),
+        threshold: u32::try_from(manifest.threshold).unwrap_or(u32::MAX),
+        tau: manifest.limits.tau,
+        delta: manifest.limits.delta,
+        dead_man: manifest.limits.dead_man,
+        lease: None,
+    };
+    let found = bounds(policy, Setting { now: state.time(), cluster: Some(cluster) });
+    let rows = found.rows.iter().map(row);
+    let unbounded = found.unbounded.iter().map(|grant| {
+        format!(
+            "key {}: WITHOUT LIMIT: grant {} signs {}",
+            grant.key,
+            grant.grant,
+            grant.actions.join(", ")
+        )
+    });
+    Some(Bounds { policy: hash, lines: unbounded.chain(rows).collect() })
+}
+
+fn row(row: &Bound) -> String {
+    let span = match row.span {
+        Span::Window(window) => format!("in any {window}"),
+        other @ Span::UntilExpiry(_) => other.to_string(),
+    };
+    match row.amount {
+        Some(amount) => {
+            let amount = amount.to_decimal(row.decimals);
+            format!("key {}: at most {amount} {} {span}", row.key, row.asset)
+        }
+        None => format!("key {}: {} WITHOUT LIMIT {span}", row.key, row.asset),
+    }
 }
 
 /// The current boot of each node, and what its document's user data is bound to.
