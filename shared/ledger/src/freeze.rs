@@ -10,6 +10,10 @@ use crate::apply::Effect;
 use crate::state::{FreezeState, State};
 use crate::verdict::Verdict;
 
+/// Most freezes of one freezer that are in force at one time. More than one, since a freeze that is
+/// given while the quorum lifts an earlier one must outlast it.
+pub const MAX_FREEZES: usize = 4;
+
 /// The dead man's switch: freezes if no freezer was heard for the time that the manifest sets.
 pub(crate) fn dead_man(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
     let Some(patience) = state.manifest.limits.dead_man else { return };
@@ -55,7 +59,8 @@ pub(crate) fn apply_statement(
             if state.lifted.contains(&id) {
                 return refuse(&"this freeze was lifted; a new one takes a new nonce");
             }
-            if state.freezes.contains_key(&id) || state.freezes.values().any(|f| f.by == Some(by)) {
+            let own = state.freezes.values().filter(|f| f.by == Some(by)).count();
+            if state.freezes.contains_key(&id) || own >= MAX_FREEZES {
                 return refuse(&"this freezer's freeze is in force already");
             }
             state.freezes.insert(id, FreezeState { by: Some(by), at: now });

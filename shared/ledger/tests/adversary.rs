@@ -164,6 +164,24 @@ fn freezer_whose_clock_is_fast_can_freeze_and_veto() {
 }
 
 #[test]
+fn freeze_given_while_an_earlier_one_is_lifted_outlasts_it() {
+    let mut kit = Kit::ready();
+    let first = kit.freeze(1);
+    // the quorum has signed this already; a host delivers it after the second freeze
+    let lift = kit.signed_change(Change::Unfreeze { freeze: first });
+    let second = kit.freeze(2);
+    kit.accept(EntryBody::Governance(lift));
+    assert_eq!(code(kit.pay(1)), DenialCode::Frozen);
+    kit.govern(Change::Unfreeze { freeze: second });
+    assert!(is_allowed(&kit.pay(1)));
+    for nonce in 3..7 {
+        kit.freeze(nonce);
+    }
+    let one_more = kit.statement(FreezerStatement::Freeze { nonce: [7; 16] });
+    assert!(matches!(kit.apply(EntryBody::Statement(one_more)), Verdict::Denied(_)));
+}
+
+#[test]
 fn heartbeat_of_the_future_is_refused() {
     let mut kit = Kit::ready();
     let at = kit.now.saturating_add(second(3_600));
