@@ -17,6 +17,8 @@ use crate::verdict::Verdict;
 
 /// Longest time from its application that a change's expiry may lie ahead.
 pub const MAX_CHANGE_LIFE: Millis = Millis(31 * 86_400_000);
+/// Most images that are accepted at one time.
+pub const MAX_IMAGES: usize = 16;
 /// Most changes that wait at one time.
 pub const MAX_PENDING: usize = 16;
 
@@ -46,6 +48,15 @@ fn accept(
     now: UnixMillis,
     effects: &mut Vec<Effect>,
 ) -> Result<Verdict, Denial> {
+    let verified = check(state, signed, now)?;
+    let effective = take_effect(state, &verified, attachment, index, now, effects)?;
+    state.change_head = verified.id();
+    Ok(Verdict::Accepted { id: Some(verified.id()), effective })
+}
+
+/// Everything that can be checked of a change before it is an entry: its signatures and what it is
+/// bound to.
+fn check(state: &State, signed: &SignedChange, now: UnixMillis) -> Result<VerifiedChange, Denial> {
     if !crate::entry::within_cap(&signed.signatures) {
         return Err(refuse("too many signatures"));
     }
@@ -54,9 +65,22 @@ fn accept(
         return Err(refuse(format_args!("governor {} was revoked", named.credential)));
     }
     check_binding(state, &verified, now)?;
-    let effective = take_effect(state, &verified, attachment, index, now, effects)?;
-    state.change_head = verified.id();
-    Ok(Verdict::Accepted { id: Some(verified.id()), effective })
+    Ok(verified)
+}
+
+impl State {
+    /// Checks a change as far as it can be without applying it: what fails here never becomes an
+    /// entry, so that nobody can fill the log with old changes.
+    ///
+    /// # Errors
+    /// The denial to answer with.
+    pub fn authenticate_change(
+        &self,
+        signed: &SignedChange,
+        now: UnixMillis,
+    ) -> Result<(), Denial> {
+        check(self, signed, now).map(drop)
+    }
 }
 
 fn check_binding(state: &State, verified: &VerifiedChange, now: UnixMillis) -> Result<(), Denial> {
@@ -160,7 +184,7 @@ fn take_effect(
             if state.retired_images.contains(measurement) {
                 return Err(refuse("a retired image never returns"));
             }
-            if state.images.contains(measurement) || state.images.len() >= 16 {
+            if state.images.contains(measurement) || state.images.len() >= MAX_IMAGES {
                 return Err(refuse("the image is accepted already, or 16 are"));
             }
             check_room(state.changes.len())?;
@@ -272,7 +296,10 @@ pub(crate) fn activate_due(state: &mut State, now: UnixMillis, effects: &mut Vec
                     set_policy(state, parsed, *policy, effects);
                 }
             }
-            Change::AcceptImage { measurement } if !state.retired_images.contains(measurement) => {
+            Change::AcceptImage { measurement }
+                if !state.retired_images.contains(measurement)
+                    && state.images.len() < MAX_IMAGES =>
+            {
                 state.images.insert(measurement.clone());
             }
             _ => {}

@@ -195,6 +195,7 @@ fn heartbeat_of_the_future_is_refused() {
 #[test]
 fn i12_heartbeat_with_an_endless_list_is_no_statement() {
     let mut kit = Kit::ready();
+    kit.pass(second(1));
     let (size, root) = (kit.state.size(), kit.state.root());
     let listing = |count: usize| FreezerStatement::Heartbeat {
         size,
