@@ -24,7 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "seen_on_chain", run: seen_on_chain },
 ];
 
-/// The log that [`POLICY`] is of.
+/// The log that `POLICY` is of.
 pub const ORIGIN: Origin =
     Origin { genesis: GenesisId::new([0xab; 32]), incarnation: Incarnation(0) };
 
