@@ -20,7 +20,9 @@ use casemate_audit::store::File;
 use casemate_ledger::State;
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
-use casemate_signer::{Answer, BirthError, Event, HaltReason, Node, Output, Submission, Ticket};
+use casemate_signer::{
+    Answer, BirthError, Bytes, Event, HaltReason, Node, Output, Submission, Ticket,
+};
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
 pub use setup::{ClusterConfig, REGIONS};
@@ -176,7 +178,7 @@ impl Cluster {
     /// Hands bytes to a node as if they came from a peer's channel: what a broken peer can do.
     pub fn inject(&mut self, from: &NodeName, to: &NodeName, bytes: Vec<u8>) {
         if let Some(member) = self.members.iter_mut().find(|m| m.name == *to && m.node.is_some()) {
-            member.inbox.push_back(Event::Peer { from: from.clone(), bytes });
+            member.inbox.push_back(Event::Peer { from: from.clone(), bytes: Bytes::new(bytes) });
         }
     }
 
@@ -429,7 +431,7 @@ impl Cluster {
             Output::Send { to, bytes } => {
                 let receiver = self.members.iter_mut().find(|m| m.name == to && m.node.is_some());
                 if let Some(member) = receiver {
-                    member.inbox.push_back(Event::Peer { from: name, bytes: bytes.0 });
+                    member.inbox.push_back(Event::Peer { from: name, bytes });
                 }
             }
             Output::Answer { ticket, answer } => {
