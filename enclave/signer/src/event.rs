@@ -19,8 +19,10 @@ pub struct NodeConfig {
     pub triple_runs: usize,
     /// How long one attempt at a signature may take.
     pub attempt_timeout: Millis,
-    /// How long a key generation, or a pair of triples, may take.
-    pub run_timeout: Millis,
+    /// How long a pair of triples may take.
+    pub triple_timeout: Millis,
+    /// How long a key generation may take.
+    pub keygen_timeout: Millis,
     /// How often a checkpoint is published, at most.
     pub checkpoint_interval: Millis,
     /// Whether receipts are published beside the records.
@@ -37,7 +39,8 @@ impl Default for NodeConfig {
             triple_stock: 8,
             triple_runs: 4,
             attempt_timeout: Millis(5_000),
-            run_timeout: Millis(20_000),
+            triple_timeout: Millis(10_000),
+            keygen_timeout: Millis(20_000),
             checkpoint_interval: Millis(1_000),
             publish_receipts: false,
             max_waiting: 2_048,

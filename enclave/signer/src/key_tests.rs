@@ -111,7 +111,7 @@ impl Node {
         if has_share && has_triples {
             self.begin_test(&start, false, now);
         } else {
-            let until = now.saturating_add(self.config.run_timeout);
+            let until = now.saturating_add(self.config.keygen_timeout);
             self.keygen.early.push(from, (Early::Test(start), until));
         }
     }
@@ -157,7 +157,7 @@ impl Node {
             (Scheme::Ed25519, _) => Purpose::Ed25519Test { key },
         };
         let spec = self.key_spec(purpose, set, index, start.transcript, start.number);
-        let deadline = now.saturating_add(self.config.run_timeout);
+        let deadline = now.saturating_add(self.config.keygen_timeout);
         let role = Role::Test { name: start.name.clone(), transcript: start.transcript, led };
         let transcript = start.transcript;
         self.begin_run(

@@ -212,7 +212,7 @@ impl Node {
             return;
         }
         if index >= self.state.size() {
-            let until = now.saturating_add(self.config.run_timeout);
+            let until = now.saturating_add(self.config.keygen_timeout);
             self.keygen.early.push(from, (Early::Keygen(index, attempt), until));
             return;
         }
@@ -236,7 +236,7 @@ impl Node {
             Scheme::Ed25519 => Purpose::Ed25519Keygen { key },
         };
         let spec = self.key_spec(purpose, participants, index, entry, attempt);
-        let deadline = now.saturating_add(self.config.run_timeout);
+        let deadline = now.saturating_add(self.config.keygen_timeout);
         let begun = RunContext::new(spec).map_err(RunError::from).and_then(|context| {
             self.begin_run(
                 context,
@@ -295,7 +295,7 @@ impl Node {
     }
 
     pub(crate) fn key_made(&mut self, index: u64, share: Pending, now: UnixMillis) {
-        let give_up_at = now.saturating_add(self.config.run_timeout.saturating_mul(3));
+        let give_up_at = now.saturating_add(self.config.keygen_timeout.saturating_mul(3));
         let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
         job.running = false;
         if job.candidates.len() >= MAX_PENDING {

@@ -268,7 +268,6 @@ impl Node {
             tracing::warn!(%from, "malformed message dropped");
             return;
         };
-        self.roster.heard(from);
         match message {
             PeerMessage::Run(mut bytes) => {
                 self.run_message(party, &bytes, now);

@@ -119,8 +119,13 @@ impl Node {
     ) {
         let Some(waiting) = self.requests.waiting.get_mut(&key) else { return };
         let (credential, request_id) = (waiting.credential, waiting.request_id);
+        let stands = self.state.request(&credential, &request_id).is_some_and(|request| {
+            request.body_hash == key.1 && matches!(request.status, RequestStatus::Allowed(_))
+        });
         match verdict {
             Verdict::Allowed(_) => waiting.applied = true,
+            // the same body came twice, and the entry that counts is another: that one answers
+            Verdict::Denied(_) | Verdict::Repeated { .. } if stands => waiting.applied = true,
             Verdict::Denied(denial) => {
                 let denial = denial.clone();
                 let Some(waiting) = self.requests.waiting.remove(&key) else { return };
@@ -132,7 +137,7 @@ impl Node {
             Verdict::Pending(_) | Verdict::Repeated { .. } | Verdict::Accepted { .. } => {
                 let Some(waiting) = self.requests.waiting.remove(&key) else { return };
                 for waiter in waiting.waiters {
-                    let body = waiting.stamp.clone().map(|stamp| (stamp, waiting.body.clone()));
+                    let body = Some(waiting.body.clone());
                     self.answer_known(waiter.ticket, credential, request_id, key.1, body, now);
                 }
             }

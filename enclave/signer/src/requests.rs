@@ -172,7 +172,7 @@ impl Node {
                 );
             }
             if !self.is_due_again(&credential, &request_id, now) {
-                let body = Some((stamp, body));
+                let body = Some(body);
                 return self.answer_known(ticket, credential, request_id, subject, body, now);
             }
         }
@@ -248,7 +248,7 @@ impl Node {
         credential: CredentialId,
         request_id: RequestId,
         subject: Hash32,
-        body: Option<(Stamp, Vec<u8>)>,
+        body: Option<Vec<u8>>,
         now: UnixMillis,
     ) {
         let answer = match self.standing(&credential, &request_id) {
@@ -287,13 +287,12 @@ impl Node {
                 })
             }
             Some(Outcome::Signed { .. }) => {
-                let body = body.map(|(_, body)| body);
                 let tickets = vec![ticket];
                 self.requests.proving.push(Proving { credential, request_id, body, tickets });
                 return self.drive_checkpoints(now);
             }
             Some(Outcome::Allowed(_)) => {
-                let Some((_, body)) = body else {
+                let Some(body) = body else {
                     return self.out.push(Output::Answer {
                         ticket,
                         answer: Answer::Busy { retry_after: RETRY_AFTER },

@@ -63,7 +63,9 @@ impl Roster {
             self.down.insert(node.clone());
         }
     }
-    pub(crate) fn heard(&mut self, node: &NodeName) {
+    /// A run with this node ended well. (That it says something is not enough: a node can answer
+    /// everything but what matters.)
+    pub(crate) fn proved_itself(&mut self, node: &NodeName) {
         self.silent.remove(node);
     }
     pub(crate) fn suspect(&mut self, node: &NodeName, now: UnixMillis) {

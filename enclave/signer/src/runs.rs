@@ -294,6 +294,9 @@ impl Node {
         }
         let Some(made) = step.done else { return };
         if let Some(slot) = self.runs.end(&id) {
+            for name in self.roster.names_of(&slot.participants) {
+                self.roster.proved_itself(&name);
+            }
             self.made(slot, made, now);
         }
     }

@@ -163,7 +163,7 @@ impl Node {
             entry: tagged_hash("casemate/triples-by/v1", &[boot.as_bytes()]),
             attempt: number,
         })?;
-        let deadline = now.saturating_add(self.config.run_timeout);
+        let deadline = now.saturating_add(self.config.triple_timeout);
         self.triples.begun(leader, &participants);
         let begun = self.begin_run(
             context,

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use casemate_audit::VerifierKey;
 use casemate_audit::store::File;
-use casemate_ledger::State;
+use casemate_ledger::{EntryBody, State};
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
 use casemate_signer::{
@@ -180,6 +180,11 @@ impl Cluster {
         if let Some(member) = self.members.iter_mut().find(|m| m.name == *to && m.node.is_some()) {
             member.inbox.push_back(Event::Peer { from: from.clone(), bytes: Bytes::new(bytes) });
         }
+    }
+
+    /// Proposes an entry: what a broken enclave can do with replication.
+    pub fn propose(&mut self, body: EntryBody) {
+        self.sequencer.propose(body, None);
     }
 
     /// How the cluster began.
@@ -358,6 +363,12 @@ impl Cluster {
             .find(|member| member.node.is_some())
             .map(|member| &member.store)
             .ok_or(ClusterError::Patience { what: "running node" })
+    }
+
+    /// The files of one node's store as they are now; a stopped node's too.
+    #[must_use]
+    pub fn store_of(&self, name: &NodeName) -> Option<&BTreeMap<String, Vec<u8>>> {
+        self.members.iter().find(|member| member.name == *name).map(|member| &member.store)
     }
 
     /// One round. Whether anything was done.
