@@ -201,13 +201,16 @@ impl Node {
         self.wait_for_entry(ticket, credential, request_id, stamp, body, now);
     }
 
-    /// Whether a pending request's delay has passed, so that the ledger should look at it again.
+    /// Whether asking again can change how a waiting request stands: its delay has passed, or the
+    /// policy changed and made its approvals void.
     fn is_due_again(&self, credential: &CredentialId, id: &RequestId, now: UnixMillis) -> bool {
-        let is_pending =
-            matches!(self.state.outcome(credential, id, now), Some(Outcome::Pending(_)));
+        let Some(Outcome::Pending(pending)) = self.state.outcome(credential, id, now) else {
+            return false;
+        };
+        let policy = self.state.policy().map(|(_, hash)| hash);
         let last = self.requests.pending.get(&(*credential, *id));
-        is_pending
-            && last.is_some_and(|p| p.not_before.is_some_and(|t| t <= now) && p.have >= p.need)
+        policy.is_some_and(|hash| hash != pending.policy)
+            || last.is_some_and(|p| p.not_before.is_some_and(|t| t <= now) && p.have >= p.need)
     }
 
     fn wait_for_entry(
@@ -359,17 +362,13 @@ impl Node {
         };
         let refused = if size > MAX_CHANGE || beside > MAX_POLICY {
             Some(format!("the change has {size} bytes, and {beside} beside it"))
-        } else if signed.envelope.genesis != self.state.genesis() {
-            Some("the change is for another cluster".to_owned())
         } else {
-            signed
-                .verify(self.state.manifest())
-                .err()
-                .map(|error| error.to_string())
-                .or_else(|| check_beside(&signed, attachment.as_ref()).err())
+            check_beside(&signed, attachment.as_ref()).err()
         };
-        if let Some(reason) = refused {
-            let denial = Denial::new(DenialCode::GovernanceRefused, reason);
+        let refused = refused
+            .map(|reason| Denial::new(DenialCode::GovernanceRefused, reason))
+            .or_else(|| self.state.authenticate_change(&signed, now).err());
+        if let Some(denial) = refused {
             return self.deny(ticket, None, subject, denial, None, now);
         }
         if self.publisher.is_full() {
@@ -380,8 +379,7 @@ impl Node {
 
     fn submit_statement(&mut self, ticket: Ticket, signed: SignedStatement, now: UnixMillis) {
         let subject = signed.id();
-        if let Err(error) = self.check_statement(&signed) {
-            let denial = Denial::new(DenialCode::GovernanceRefused, error);
+        if let Err(denial) = self.state.authenticate_statement(&signed, now) {
             return self.deny(ticket, None, subject, denial, None, now);
         }
         self.obey_freeze(&signed, true, now);

@@ -13,7 +13,7 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
 use casemate_proto::stamp::{MAX_LIFE, Method, Stamp, StampScope, VerifiedStamp};
 use casemate_proto::{
-    CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
+    CredentialId, Denial, DenialCode, Millis, PrincipalId, PublicKey, RequestId, UnixMillis,
 };
 
 use crate::apply::{Effect, Step};
@@ -217,7 +217,7 @@ fn remember(state: &mut State, key: RequestKey, request: RequestState) {
         used.pending.saturating_add(u64::from(is_pending)).saturating_sub(u64::from(was_pending));
 }
 
-fn count_denial(state: &mut State, credential: CredentialId, now: UnixMillis) {
+pub(crate) fn count_denial(state: &mut State, credential: CredentialId, now: UnixMillis) {
     let minute = now.0 / MINUTE_MS;
     let used = state.uses.entry(credential).or_default();
     if used.minute != minute {
@@ -296,7 +296,7 @@ fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdic
         body: fresh.body,
         first_seen: step.now,
         approvals: &[],
-        until: fresh.until,
+        life: Life { until: fresh.until, floor: UnixMillis(0) },
     };
     let verdict = evaluate_asked(state, &asked, step);
     if matches!(verdict, Verdict::Denied(_)) {
@@ -335,8 +335,8 @@ fn apply_again(
     }
     match seen.status {
         RequestStatus::Pending(ref pending) if pending.expires > step.now => {
-            let until = seen.forget_at;
-            evaluate_pending(state, key, seen.body_hash, pending, until, step)
+            let life = Life { until, floor: seen.forget_at };
+            evaluate_pending(state, key, seen.body_hash, pending, life, step)
         }
         RequestStatus::Denied(denial) => Verdict::Denied(denial),
         _ => {
@@ -351,14 +351,14 @@ pub(crate) fn evaluate_pending(
     key: RequestKey,
     body_hash: Hash32,
     pending: &PendingRequest,
-    until: UnixMillis,
+    life: Life,
     step: &mut Step,
 ) -> Verdict {
     let request = match SignRequest::parse(&pending.body) {
         Ok(request) => request,
         Err(error) => return Verdict::Denied(Denial::new(DenialCode::Malformed, error)),
     };
-    let approvals = approved(pending);
+    let approvals = standing(state, pending);
     let asked = Asked {
         key,
         body_hash,
@@ -367,19 +367,45 @@ pub(crate) fn evaluate_pending(
         body: &pending.body,
         first_seen: pending.first_seen,
         approvals: &approvals,
-        until,
+        life,
     };
     evaluate_asked(state, &asked, step)
 }
 
-fn approved(pending: &PendingRequest) -> Vec<Approved> {
-    let approved = |a: &ApprovalState| Approved {
+/// The approvals that still stand: given under the policy in force, since the document that was
+/// signed names it, and with credentials that nobody revoked since.
+pub(crate) fn standing(state: &State, pending: &PendingRequest) -> Vec<ApprovalState> {
+    if state.policy.as_ref().map(|policy| policy.hash) != Some(pending.policy) {
+        return Vec::new();
+    }
+    let stands = |a: &&ApprovalState| !state.revoked.contains(&a.credential);
+    pending.approvals.iter().filter(stands).cloned().collect()
+}
+
+fn approved(a: &ApprovalState) -> Approved {
+    Approved {
         principal: a.principal.clone(),
         credential: a.credential,
         passkey: a.passkey,
         at: a.at,
-    };
-    pending.approvals.iter().map(approved).collect()
+    }
+}
+
+/// How long an outcome is remembered at least.
+#[derive(Clone, Copy)]
+pub(crate) struct Life {
+    /// When no stamp that the decision is about can be valid any more.
+    pub(crate) until: UnixMillis,
+    /// Until when the request is remembered already. Asking again must not add to it, or a host
+    /// that repeats one stamp would fill the table for good.
+    pub(crate) floor: UnixMillis,
+}
+
+impl Life {
+    /// Until when what could end at `end` is remembered, with the manifest's memory on top.
+    fn with_memory(self, end: UnixMillis, memory: Millis) -> UnixMillis {
+        self.floor.max(self.until.max(end).saturating_add(memory))
+    }
 }
 
 /// Everything that one evaluation depends on, besides the state.
@@ -390,8 +416,8 @@ struct Asked<'a> {
     request: &'a SignRequest,
     body: &'a [u8],
     first_seen: UnixMillis,
-    approvals: &'a [Approved],
-    until: UnixMillis,
+    approvals: &'a [ApprovalState],
+    life: Life,
 }
 
 fn evaluate_asked(state: &mut State, asked: &Asked<'_>, step: &mut Step) -> Verdict {
@@ -414,6 +440,13 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
             "the cluster is frozen; the governance quorum can lift it",
         ));
     }
+    if state.revoked.contains(&asked.key.0) {
+        // it may have been revoked while its request waited for approvals
+        return Err(Denial::new(
+            DenialCode::UnknownCredential,
+            format_args!("credential {} was revoked", asked.key.0),
+        ));
+    }
     let request = asked.request;
     let (scheme, live) = payload::requested_key(state, request)?;
     payload::check_scheme(&request.key, scheme, &request.payload)?;
@@ -423,6 +456,7 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
         .policy
         .as_ref()
         .ok_or_else(|| Denial::new(DenialCode::NoPolicy, "no policy is in force"))?;
+    let approvals: Vec<Approved> = asked.approvals.iter().map(approved).collect();
     let ask = Ask {
         key: &request.key,
         path: &request.path,
@@ -430,7 +464,7 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
         credential: &asked.key.0,
         signer: child.address,
         intent: &decoded.intent,
-        approvals: asked.approvals,
+        approvals: &approvals,
         first_seen: asked.first_seen,
     };
     let decision = evaluate(&in_force.policy, &state.charges, &ask, now, state.window_slack());
@@ -468,7 +502,7 @@ fn allow(
         release_by,
     };
     let memory = state.manifest.limits.request_memory;
-    let forget_at = asked.until.max(release_by).saturating_add(memory);
+    let forget_at = asked.life.with_memory(release_by, memory);
     remember(
         state,
         asked.key,
@@ -539,10 +573,6 @@ fn hold(
             expires,
         },
     );
-    let approvals = match known.map(|request| &request.status) {
-        Some(RequestStatus::Pending(pending)) => pending.approvals.clone(),
-        _ => Vec::new(),
-    };
     let index = known.map_or(step.index, |request| request.index);
     remember(
         state,
@@ -550,7 +580,7 @@ fn hold(
         RequestState {
             body_hash: asked.body_hash,
             index,
-            forget_at: asked.until.max(expires).saturating_add(limits.request_memory),
+            forget_at: asked.life.with_memory(expires, limits.request_memory),
             status: RequestStatus::Pending(PendingRequest {
                 body: asked.body.to_vec(),
                 principal: asked.principal.clone(),
@@ -558,7 +588,7 @@ fn hold(
                 document,
                 policy,
                 requirement: requirement.clone(),
-                approvals,
+                approvals: asked.approvals.to_vec(),
                 expires,
             }),
         },
@@ -582,7 +612,7 @@ fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Ve
         RequestState {
             body_hash: asked.body_hash,
             index: step.index,
-            forget_at: asked.until,
+            forget_at: asked.life.until.max(asked.life.floor),
             status: RequestStatus::Denied(denial.clone()),
         },
     );

@@ -6,6 +6,7 @@
 //! functions for as long as one likes.
 
 pub mod attestation;
+pub mod audit;
 pub mod ledger;
 pub mod proto;
 pub mod threshold;
@@ -24,6 +25,7 @@ pub struct Target {
 #[rustfmt::skip] // a line each
 pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
+    audit::TARGETS,
     ledger::TARGETS,
     proto::TARGETS,
     threshold::TARGETS,
