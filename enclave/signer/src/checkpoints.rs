@@ -22,8 +22,10 @@ use casemate_threshold::{
     ed25519_subject,
 };
 
+use crate::bounded::PerPeer;
+use crate::event::HaltReason;
 use crate::keygen::Live;
-use crate::node::{Bounded, HaltReason, Node};
+use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::{AnyRun, AnyStep, Made, Role};
 
@@ -31,7 +33,7 @@ use crate::runs::{AnyRun, AnyStep, Made, Role};
 const GATHER_ALL: Millis = Millis(250);
 /// How long a gathering lasts at most.
 const GATHER_LIFE: Millis = Millis(5_000);
-/// Most requests of peers that wait for their entries.
+/// Most requests of one peer that wait for their entries.
 const MAX_EARLY: usize = 64;
 
 /// The log key's part of a checkpoint.
@@ -64,7 +66,7 @@ pub(crate) struct Checkpoints {
     /// A published note that covers more than this node has applied.
     ahead: Option<(u64, String)>,
     published_at: UnixMillis,
-    early: Bounded<(NodeName, Early)>,
+    early: PerPeer<Early>,
 }
 
 impl Default for Checkpoints {
@@ -75,7 +77,7 @@ impl Default for Checkpoints {
             newest: None,
             ahead: None,
             published_at: UnixMillis(0),
-            early: Bounded::new(MAX_EARLY),
+            early: PerPeer::new(MAX_EARLY),
         }
     }
 }
@@ -206,7 +208,7 @@ impl Node {
     pub(crate) fn cosign(&mut self, from: &NodeName, size: u64, root: Hash32, now: UnixMillis) {
         match self.own_checkpoint(from, size, root) {
             Own::Ahead => {
-                self.checkpoints.early.push((from.clone(), Early::Cosign { size, root }));
+                self.checkpoints.early.push(from, Early::Cosign { size, root });
             }
             Own::Is(checkpoint) => {
                 let message = checkpoint.cosignature_message(UnixSeconds::from(now));
@@ -358,7 +360,7 @@ impl Node {
         match self.own_checkpoint(from, size, root) {
             Own::Ahead => {
                 let early = Early::Log { size, root, participants, number };
-                self.checkpoints.early.push((from.clone(), early));
+                self.checkpoints.early.push(from, early);
             }
             Own::Is(_) => {
                 if let Err(error) = self.begin_log_signature(from, size, &participants, number, now)

@@ -8,33 +8,30 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use casemate_ledger::EntryBody;
-use casemate_ledger::entry::{Confirmation, KeyLive, TestSignature};
-use casemate_ledger::keys::verify_signature;
+use casemate_ledger::entry::KeyLive;
 use casemate_proto::ids::Hash32;
 use casemate_proto::{KeyName, Millis, NodeName, Scheme, UnixMillis};
 use casemate_threshold::context::Purpose;
-use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
-    EcdsaKeygenRun, EcdsaSignRun, Ed25519KeygenRun, Ed25519SignRun, KeyEpoch, KeyFacts, KeyRef,
-    LiveEcdsaKey, LiveEd25519Key, Misuse, Participants, PendingEcdsaKey, PendingEd25519Key,
-    RunContext, RunError, RunSpec, TriplePairId, covering_subsets,
+    EcdsaKeygenRun, Ed25519KeygenRun, KeyEpoch, KeyFacts, KeyRef, LiveEcdsaKey, LiveEd25519Key,
+    Participants, PendingEcdsaKey, PendingEd25519Key, RunContext, RunError, RunSpec,
 };
 use rand_core::RngCore as _;
 use zeroize::Zeroize as _;
 
-use crate::node::{Bounded, Node, Output};
+use crate::bounded::PerPeer;
+use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::{AnyRun, Role};
 
 /// Most generations of one key whose shares are pending at one time.
 const MAX_PENDING: usize = 3;
-/// Most starts that wait for their entry, their share or their triples.
+/// Most starts of one peer that wait for their entry, their share or their triples.
 const MAX_EARLY: usize = 128;
 /// How long a leader waits after a failure.
 const RETRY: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
-const PROPOSE_AGAIN: Millis = Millis(3_000);
+pub(crate) const PROPOSE_AGAIN: Millis = Millis(3_000);
 /// How far a leader's attempt may be ahead of the one expected.
 const MAX_ATTEMPT_JUMP: u64 = 1_000;
 
@@ -51,19 +48,19 @@ pub(crate) enum Live {
 }
 
 impl Pending {
-    fn facts(&self) -> &KeyFacts {
+    pub(crate) fn facts(&self) -> &KeyFacts {
         match self {
             Self::Ecdsa(key) => key.facts(),
             Self::Ed25519(key) => key.facts(),
         }
     }
-    fn public_key(&self) -> Vec<u8> {
+    pub(crate) fn public_key(&self) -> Vec<u8> {
         match self {
             Self::Ecdsa(key) => key.public_key(),
             Self::Ed25519(key) => key.public_key(),
         }
     }
-    const fn scheme(&self) -> Scheme {
+    pub(crate) const fn scheme(&self) -> Scheme {
         match self {
             Self::Ecdsa(_) => Scheme::EcdsaSecp256k1,
             Self::Ed25519(_) => Scheme::Ed25519,
@@ -82,50 +79,50 @@ pub(crate) struct StartTest {
 }
 
 /// Shares that were generated, and how far their confirmation has come.
-struct Candidate {
-    share: Pending,
-    tests: BTreeMap<Vec<NodeName>, [u8; 64]>,
+pub(crate) struct Candidate {
+    pub(crate) share: Pending,
+    pub(crate) tests: BTreeMap<Vec<NodeName>, [u8; 64]>,
     /// The sets whose test this node leads and has under way.
-    testing: Vec<Vec<NodeName>>,
+    pub(crate) testing: Vec<Vec<NodeName>>,
     /// At the leader: what is being confirmed, and by whom so far.
-    confirming: Option<KeyLive>,
-    confirmed: BTreeMap<NodeName, [u8; 64]>,
-    propose_at: UnixMillis,
-    give_up_at: UnixMillis,
+    pub(crate) confirming: Option<KeyLive>,
+    pub(crate) confirmed: BTreeMap<NodeName, [u8; 64]>,
+    pub(crate) propose_at: UnixMillis,
+    pub(crate) give_up_at: UnixMillis,
 }
 
 /// A key that governance asked for.
-struct Job {
-    name: KeyName,
-    scheme: Scheme,
-    entry: Hash32,
-    next_attempt: u64,
-    running: bool,
-    retry_at: UnixMillis,
-    candidates: VecDeque<Candidate>,
+pub(crate) struct Job {
+    pub(crate) name: KeyName,
+    pub(crate) scheme: Scheme,
+    pub(crate) entry: Hash32,
+    pub(crate) next_attempt: u64,
+    pub(crate) running: bool,
+    pub(crate) retry_at: UnixMillis,
+    pub(crate) candidates: VecDeque<Candidate>,
 }
 
 impl Job {
-    fn candidate(&mut self, transcript: &Hash32) -> Option<&mut Candidate> {
+    pub(crate) fn candidate(&mut self, transcript: &Hash32) -> Option<&mut Candidate> {
         self.candidates.iter_mut().find(|c| c.share.facts().transcript == *transcript)
     }
 }
 
-enum Early {
+pub(crate) enum Early {
     Keygen(u64, u64),
     Test(StartTest),
 }
 
 /// Keys in the making, and the live shares.
 pub(crate) struct Keygen {
-    jobs: BTreeMap<u64, Job>,
-    live: BTreeMap<KeyName, Live>,
-    early: Bounded<(NodeName, Early, UnixMillis)>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) live: BTreeMap<KeyName, Live>,
+    pub(crate) early: PerPeer<(Early, UnixMillis)>,
 }
 
 impl Default for Keygen {
     fn default() -> Self {
-        Self { jobs: BTreeMap::new(), live: BTreeMap::new(), early: Bounded::new(MAX_EARLY) }
+        Self { jobs: BTreeMap::new(), live: BTreeMap::new(), early: PerPeer::new(MAX_EARLY) }
     }
 }
 
@@ -141,7 +138,7 @@ impl Keygen {
     pub(crate) fn has_ecdsa(&self) -> bool {
         self.live.values().any(|key| matches!(key, Live::Ecdsa(_)))
     }
-    fn job_of(&mut self, name: &KeyName) -> Option<(u64, &mut Job)> {
+    pub(crate) fn job_of(&mut self, name: &KeyName) -> Option<(u64, &mut Job)> {
         self.jobs.iter_mut().find(|(_, job)| job.name == *name).map(|(index, job)| (*index, job))
     }
 }
@@ -171,12 +168,12 @@ impl Node {
     }
 
     /// Who leads a key: the same node whoever is reachable, since all are needed.
-    fn key_leader(&self, index: u64) -> Option<NodeName> {
+    pub(crate) fn key_leader(&self, index: u64) -> Option<NodeName> {
         let n = u64::try_from(self.roster.names().len()).ok()?;
         let at = usize::try_from(index.checked_rem(n)?).ok()?;
         self.roster.names().get(at).cloned()
     }
-    fn leads_key(&self, index: u64) -> bool {
+    pub(crate) fn leads_key(&self, index: u64) -> bool {
         self.key_leader(index).as_ref() == Some(self.roster.me())
     }
 
@@ -215,8 +212,8 @@ impl Node {
             return;
         }
         if index >= self.state.size() {
-            let until = now.saturating_add(self.config.run_timeout);
-            self.keygen.early.push((from.clone(), Early::Keygen(index, attempt), until));
+            let until = now.saturating_add(self.config.keygen_timeout);
+            self.keygen.early.push(from, (Early::Keygen(index, attempt), until));
             return;
         }
         self.begin_keygen(index, attempt, now);
@@ -239,7 +236,7 @@ impl Node {
             Scheme::Ed25519 => Purpose::Ed25519Keygen { key },
         };
         let spec = self.key_spec(purpose, participants, index, entry, attempt);
-        let deadline = now.saturating_add(self.config.run_timeout);
+        let deadline = now.saturating_add(self.config.keygen_timeout);
         let begun = RunContext::new(spec).map_err(RunError::from).and_then(|context| {
             self.begin_run(
                 context,
@@ -277,7 +274,7 @@ impl Node {
         }
     }
 
-    fn key_spec(
+    pub(crate) fn key_spec(
         &self,
         purpose: Purpose,
         participants: Participants,
@@ -298,7 +295,7 @@ impl Node {
     }
 
     pub(crate) fn key_made(&mut self, index: u64, share: Pending, now: UnixMillis) {
-        let give_up_at = now.saturating_add(self.config.run_timeout.saturating_mul(3));
+        let give_up_at = now.saturating_add(self.config.keygen_timeout.saturating_mul(3));
         let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
         job.running = false;
         if job.candidates.len() >= MAX_PENDING {
@@ -321,337 +318,6 @@ impl Node {
         if let Some(job) = self.keygen.jobs.get_mut(&index) {
             job.running = false;
             job.retry_at = now.saturating_add(RETRY);
-        }
-    }
-
-    /// The sets that test a key, by name.
-    fn test_sets(&self) -> Vec<Vec<NodeName>> {
-        let Some(all) = self.everybody() else { return Vec::new() };
-        let subsets = covering_subsets(&all, self.threshold);
-        subsets.iter().map(|set| self.roster.names_of(set)).collect()
-    }
-
-    /// Leads the tests that are this node's to lead.
-    pub(crate) fn drive_tests(&mut self, now: UnixMillis) {
-        if self.keygen.jobs.is_empty() {
-            return;
-        }
-        let sets: Vec<Vec<NodeName>> = self
-            .test_sets()
-            .into_iter()
-            .filter(|set| set.first() == Some(self.roster.me()))
-            .collect();
-        let wanted: Vec<(KeyName, Hash32, Scheme, Vec<NodeName>)> = self
-            .keygen
-            .jobs
-            .values()
-            .flat_map(|job| job.candidates.iter())
-            .flat_map(|candidate| {
-                let facts = candidate.share.facts();
-                sets.iter()
-                    .filter(|set| {
-                        !candidate.tests.contains_key(*set) && !candidate.testing.contains(set)
-                    })
-                    .map(|set| {
-                        let scheme = candidate.share.scheme();
-                        (facts.key.name.clone(), facts.transcript, scheme, set.clone())
-                    })
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        for (name, transcript, scheme, set) in wanted {
-            let triples = match scheme {
-                Scheme::Ed25519 => None,
-                Scheme::EcdsaSecp256k1 => match self
-                    .run_participants(&set)
-                    .and_then(|boots| self.triples.take_own(&boots))
-                {
-                    Some(id) => Some(id.0),
-                    None => {
-                        if !self.triples.is_making(&set) {
-                            self.lead_triples(set, now);
-                        }
-                        continue;
-                    }
-                },
-            };
-            let number = self.fresh_number();
-            let start = StartTest { name, transcript, participants: set, triples, number };
-            if self.begin_test(&start, true, now) {
-                if let Some((_, job)) = self.keygen.job_of(&start.name)
-                    && let Some(candidate) = job.candidate(&transcript)
-                    && !candidate.tests.contains_key(&start.participants)
-                {
-                    candidate.testing.push(start.participants.clone());
-                }
-                let StartTest { name, transcript, participants, triples, number } = start;
-                let to = participants.clone();
-                let message =
-                    PeerMessage::StartTest { name, transcript, participants, triples, number };
-                self.send_first(&to, &message);
-            }
-        }
-    }
-
-    /// The first of a set begins its test.
-    pub(crate) fn join_test(&mut self, from: &NodeName, start: StartTest, now: UnixMillis) {
-        if start.participants.first() != Some(from)
-            || !self.test_sets().contains(&start.participants)
-            || !start.participants.contains(self.roster.me())
-        {
-            return;
-        }
-        let has_share = self
-            .keygen
-            .job_of(&start.name)
-            .is_some_and(|(_, job)| job.candidate(&start.transcript).is_some());
-        let has_triples = start.triples.is_none_or(|id| {
-            self.run_participants(&start.participants)
-                .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)))
-        });
-        if has_share && has_triples {
-            self.begin_test(&start, false, now);
-        } else {
-            let until = now.saturating_add(self.config.run_timeout);
-            self.keygen.early.push((from.clone(), Early::Test(start), until));
-        }
-    }
-
-    /// Starts that waited get another look.
-    pub(crate) fn resume_early_keygen(&mut self, now: UnixMillis) {
-        for (from, early, until) in self.keygen.early.take() {
-            if now > until {
-                continue;
-            }
-            match early {
-                Early::Keygen(index, attempt) => self.join_keygen(&from, index, attempt, now),
-                Early::Test(start) => self.join_test(&from, start, now),
-            }
-        }
-    }
-
-    fn begin_test(&mut self, start: &StartTest, led: bool, now: UnixMillis) -> bool {
-        match self.try_begin_test(start, led, now) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(key = %start.name, %error, "test not begun");
-                false
-            }
-        }
-    }
-
-    fn try_begin_test(
-        &mut self,
-        start: &StartTest,
-        led: bool,
-        now: UnixMillis,
-    ) -> Result<(), RunError> {
-        let set = self.run_participants(&start.participants).ok_or(Misuse::NotParticipating)?;
-        let (index, job) = self.keygen.job_of(&start.name).ok_or(Misuse::WrongKey)?;
-        let scheme = job.scheme;
-        let key = KeyRef { name: start.name.clone(), epoch: KeyEpoch(0) };
-        let pair: Option<TriplePair> =
-            start.triples.and_then(|id| self.triples.take(&set, &TriplePairId(id)));
-        let purpose = match (scheme, &pair) {
-            (Scheme::EcdsaSecp256k1, Some(pair)) => Purpose::EcdsaTest { key, triples: pair.id() },
-            (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
-            (Scheme::Ed25519, _) => Purpose::Ed25519Test { key },
-        };
-        let spec = self.key_spec(purpose, set, index, start.transcript, start.number);
-        let deadline = now.saturating_add(self.config.run_timeout);
-        let role = Role::Test { name: start.name.clone(), transcript: start.transcript, led };
-        let transcript = start.transcript;
-        self.begin_run(
-            RunContext::new(spec)?,
-            deadline,
-            role,
-            now,
-            move |node, claim| {
-                let candidate = node
-                    .keygen
-                    .jobs
-                    .get_mut(&index)
-                    .and_then(|job| job.candidate(&transcript))
-                    .ok_or(Misuse::WrongKey)?;
-                match (&candidate.share, pair) {
-                    (Pending::Ecdsa(key), Some(pair)) => {
-                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::test(claim, key, pair)?)))
-                    }
-                    (Pending::Ed25519(key), None) => {
-                        let run = Ed25519SignRun::test(claim, key, &mut node.entropy)?;
-                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
-                    }
-                    _ => Err(Misuse::WrongKey.into()),
-                }
-            },
-            |_, _| Ok(None),
-        )?;
-        Ok(())
-    }
-
-    pub(crate) fn test_made(
-        &mut self,
-        name: &KeyName,
-        transcript: &Hash32,
-        participants: Vec<NodeName>,
-        signature: [u8; 64],
-        led: bool,
-        now: UnixMillis,
-    ) {
-        if !led {
-            return;
-        }
-        let Some((index, job)) = self.keygen.job_of(name) else { return };
-        if let Some(candidate) = job.candidate(transcript) {
-            candidate.tests.insert(participants.clone(), signature);
-            candidate.testing.retain(|set| *set != participants);
-        }
-        if self.leads_key(index) {
-            self.drive_confirmations(now);
-        } else if let Some(leader) = self.key_leader(index) {
-            let (name, transcript) = (name.clone(), *transcript);
-            self.send(&leader, &PeerMessage::Tested { name, transcript, participants, signature });
-        }
-    }
-
-    pub(crate) fn test_failed(
-        &mut self,
-        name: &KeyName,
-        transcript: &Hash32,
-        led: bool,
-        now: UnixMillis,
-    ) {
-        if led
-            && let Some((_, job)) = self.keygen.job_of(name)
-            && let Some(candidate) = job.candidate(transcript)
-        {
-            candidate.testing.clear();
-            self.drive_tests(now);
-        }
-    }
-
-    /// At the key's leader: a test that another node led.
-    pub(crate) fn tested(
-        &mut self,
-        name: &KeyName,
-        transcript: &Hash32,
-        participants: Vec<NodeName>,
-        signature: [u8; 64],
-        now: UnixMillis,
-    ) {
-        if !self.test_sets().contains(&participants) {
-            return;
-        }
-        let Some((_, job)) = self.keygen.job_of(name) else { return };
-        let Some(candidate) = job.candidate(transcript) else { return };
-        candidate.tests.entry(participants).or_insert(signature);
-        self.drive_confirmations(now);
-    }
-
-    /// At keys' leaders: asks for confirmations when all tests are there, proposes when all have
-    /// confirmed.
-    fn drive_confirmations(&mut self, now: UnixMillis) {
-        let sets = self.test_sets();
-        let roster = self.roster.names().to_vec();
-        let leading: Vec<u64> =
-            self.keygen.jobs.keys().copied().filter(|index| self.leads_key(*index)).collect();
-        let mut ask = Vec::new();
-        for index in leading {
-            let Some(job) = self.keygen.jobs.get_mut(&index) else { continue };
-            for candidate in &mut job.candidates {
-                if candidate.confirming.is_none()
-                    && let Some(live) = key_live_of(candidate, &sets)
-                {
-                    candidate.confirming = Some(live.clone());
-                    ask.push(live);
-                }
-                let Some(live) = &candidate.confirming else { continue };
-                if candidate.confirmed.len() < roster.len() || candidate.propose_at > now {
-                    continue;
-                }
-                candidate.propose_at = now.saturating_add(PROPOSE_AGAIN);
-                let mut live = live.clone();
-                live.confirmations = candidate
-                    .confirmed
-                    .iter()
-                    .map(|(node, signature)| Confirmation {
-                        node: node.clone(),
-                        signature: *signature,
-                    })
-                    .collect();
-                let body = EntryBody::KeyLive(live);
-                self.out.push(Output::Propose { body, attachment: None });
-            }
-        }
-        for live in ask {
-            let me = self.roster.me().clone();
-            let others = self.roster.others();
-            self.send_others(&others, &PeerMessage::ConfirmKey(live.clone()));
-            if let Some(signature) = self.confirmation_of(&live) {
-                self.confirmed(&me, &live.name, &live.transcript, signature, now);
-            }
-        }
-    }
-
-    /// This boot's word for a key, if everything in it is what this node has, and the tests hold.
-    fn confirmation_of(&mut self, live: &KeyLive) -> Option<[u8; 64]> {
-        let sets = self.test_sets();
-        let (_, job) = self.keygen.job_of(&live.name)?;
-        let candidate = job.candidate(&live.transcript)?;
-        let facts = candidate.share.facts();
-        let same = live.scheme == candidate.share.scheme()
-            && live.epoch == facts.key.epoch.0
-            && live.public_key == candidate.share.public_key()
-            && live.chain_code == facts.chain_code
-            && live.confirmations.is_empty()
-            && live.tests.iter().map(|test| &test.participants).eq(sets.iter());
-        let holds = |test: &TestSignature| {
-            self.state.test_digest(live, &test.participants).is_some_and(|digest| {
-                verify_signature(live.scheme, &live.public_key, &digest, &test.signature)
-            })
-        };
-        let message = live.confirm_message(&self.state.genesis());
-        (same && live.tests.iter().all(holds)).then(|| self.boot.sign(&message))
-    }
-
-    /// The key's leader asks for this boot's confirmation.
-    pub(crate) fn confirm_key(&mut self, from: &NodeName, live: &KeyLive) {
-        let Some((index, _)) = self.keygen.job_of(&live.name) else { return };
-        if self.key_leader(index).as_ref() != Some(from) {
-            return;
-        }
-        if let Some(signature) = self.confirmation_of(live) {
-            let (name, transcript) = (live.name.clone(), live.transcript);
-            self.send(from, &PeerMessage::Confirmed { name, transcript, signature });
-        } else {
-            tracing::warn!(key = %live.name, %from, "key not confirmed: it is not what this node has");
-        }
-    }
-
-    /// At the key's leader: a confirmation.
-    pub(crate) fn confirmed(
-        &mut self,
-        from: &NodeName,
-        name: &KeyName,
-        transcript: &Hash32,
-        signature: [u8; 64],
-        now: UnixMillis,
-    ) {
-        let genesis = self.state.genesis();
-        let Some(key) = self
-            .state
-            .current_boot_key(from)
-            .and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(&key).ok())
-        else {
-            return;
-        };
-        let Some((_, job)) = self.keygen.job_of(name) else { return };
-        let Some(candidate) = job.candidate(transcript) else { return };
-        let Some(live) = &candidate.confirming else { return };
-        let parsed = ed25519_dalek::Signature::from_bytes(&signature);
-        if key.verify_strict(&live.confirm_message(&genesis), &parsed).is_ok() {
-            candidate.confirmed.insert(from.clone(), signature);
-            self.drive_confirmations(now);
         }
     }
 
@@ -721,26 +387,4 @@ impl Node {
             names.iter().map(|name| Some((name.clone(), self.state.current_boot(name)?))).collect();
         self.roster.participants(&boots?)
     }
-}
-
-/// What everybody is to confirm, once every set has signed its test.
-fn key_live_of(candidate: &Candidate, sets: &[Vec<NodeName>]) -> Option<KeyLive> {
-    let facts = candidate.share.facts();
-    let tests: Option<Vec<TestSignature>> = sets
-        .iter()
-        .map(|set| {
-            let signature = *candidate.tests.get(set)?;
-            Some(TestSignature { participants: set.clone(), signature })
-        })
-        .collect();
-    Some(KeyLive {
-        name: facts.key.name.clone(),
-        scheme: candidate.share.scheme(),
-        epoch: facts.key.epoch.0,
-        public_key: candidate.share.public_key(),
-        chain_code: facts.chain_code,
-        transcript: facts.transcript,
-        tests: tests?,
-        confirmations: Vec::new(),
-    })
 }

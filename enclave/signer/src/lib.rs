@@ -5,18 +5,24 @@
 //! from outside comes in as an [`Event`] with the time, what it wants done goes out as an
 //! [`Output`]; randomness is an argument of its birth.
 //!
-//! Rooms: [`boot`] keys of one boot; [`node`] dispatch; [`peer`] messages between enclaves;
-//! [`answer`] what is asked and answered; `requests`, `signing`, `triples`, `keygen`,
-//! `checkpoints`, `publish` its parts; `runs` protocol runs in progress; `roster` who is there.
+//! Rooms: [`boot`] keys of one boot; [`event`] what happens and what is wanted; [`node`] dispatch;
+//! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
+//! `replies` both sides of that; `signing` permits to signatures; `triples` their stock; `keygen`
+//! and `key_tests` new keys; `checkpoints` and `publish` the log; `runs` protocol runs in
+//! progress; `roster` who is there; `bounded` caps.
 
 pub mod answer;
 pub mod boot;
+pub mod event;
 pub mod node;
 pub mod peer;
 
+mod bounded;
 mod checkpoints;
+mod key_tests;
 mod keygen;
 mod publish;
+mod replies;
 mod requests;
 mod roster;
 mod runs;
@@ -25,5 +31,6 @@ mod triples;
 
 pub use answer::{Answer, PendingAnswer, Receipt, Signed, SignedDenial, Submission, Ticket};
 pub use boot::{BootSecret, Entropy};
-pub use node::{BirthError, Bytes, Event, HaltReason, Node, NodeConfig, Output};
+pub use event::{BirthError, Bytes, Event, HaltReason, NodeConfig, Output};
+pub use node::Node;
 pub use peer::PeerMessage;

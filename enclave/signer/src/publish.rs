@@ -12,7 +12,8 @@ use casemate_proto::UnixMillis;
 use casemate_proto::governance::Change;
 
 use crate::answer::Receipt;
-use crate::node::{HaltReason, Node, Output};
+use crate::event::{HaltReason, Output};
+use crate::node::Node;
 
 /// Most records that wait for a checkpoint.
 const MAX_UNPUBLISHED: usize = 4_096;

@@ -1,6 +1,6 @@
 //! The nodes as the manifest lists them, and which of them can be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
 use casemate_threshold::{Participant, Participants, PartyId};
@@ -14,14 +14,14 @@ pub(crate) struct Roster {
     names: Vec<NodeName>,
     me: NodeName,
     /// Links that the transport says are down.
-    down: std::collections::BTreeSet<NodeName>,
+    down: BTreeSet<NodeName>,
     /// Nodes that did not answer, and until when they are passed over.
     silent: BTreeMap<NodeName, UnixMillis>,
 }
 
 impl Roster {
     pub(crate) fn new(names: Vec<NodeName>, me: NodeName) -> Self {
-        Self { names, me, down: std::collections::BTreeSet::new(), silent: BTreeMap::new() }
+        Self { names, me, down: BTreeSet::new(), silent: BTreeMap::new() }
     }
 
     pub(crate) const fn me(&self) -> &NodeName {
@@ -63,7 +63,9 @@ impl Roster {
             self.down.insert(node.clone());
         }
     }
-    pub(crate) fn heard(&mut self, node: &NodeName) {
+    /// A run with this node ended well. (That it says something is not enough: a node can answer
+    /// everything but what matters.)
+    pub(crate) fn proved_itself(&mut self, node: &NodeName) {
         self.silent.remove(node);
     }
     pub(crate) fn suspect(&mut self, node: &NodeName, now: UnixMillis) {
@@ -96,16 +98,26 @@ impl Roster {
     /// This node and the `t - 1` live ones after it, in the roster's cyclic order: the set that
     /// this node signs with when it leads. In the roster's order.
     pub(crate) fn own_set(&self, t: usize, now: UnixMillis) -> Option<Vec<NodeName>> {
+        self.own_set_without(t, &BTreeSet::new(), now)
+    }
+
+    /// The same, with those to avoid coming last.
+    pub(crate) fn own_set_without(
+        &self,
+        t: usize,
+        avoid: &BTreeSet<NodeName>,
+        now: UnixMillis,
+    ) -> Option<Vec<NodeName>> {
         let mine = self.names.iter().position(|name| *name == self.me)?;
-        let set: Vec<&NodeName> = self
+        let live = self
             .names
             .iter()
             .cycle()
             .skip(mine)
             .take(self.names.len())
-            .filter(|name| self.is_live(name, now))
-            .take(t)
-            .collect();
+            .filter(|name| self.is_live(name, now));
+        let (last, first): (Vec<_>, Vec<_>) = live.partition(|name| avoid.contains(*name));
+        let set: Vec<&NodeName> = first.into_iter().chain(last).take(t).collect();
         if set.len() < t {
             return None;
         }
@@ -136,6 +148,10 @@ mod tests {
         assert_eq!(set(&c, SUSPICION.0 + 1).unwrap(), ["b", "c"]);
         c.set_link(&NodeName::new("a").unwrap(), true);
         assert_eq!(set(&c, 0).unwrap(), ["a", "c"]);
+        let avoid = BTreeSet::from([NodeName::new("a").unwrap()]);
+        let without = |at| c.own_set_without(2, &avoid, UnixMillis(at)).unwrap();
+        assert_eq!(without(0), ["a", "c"].map(|n| NodeName::new(n).unwrap()));
+        assert_eq!(without(SUSPICION.0 + 1), ["b", "c"].map(|n| NodeName::new(n).unwrap()));
     }
 
     #[test]

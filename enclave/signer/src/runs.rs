@@ -6,10 +6,15 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
-    EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
+    Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
     Ed25519Signature, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
-    Run as _, RunError, RunId, Step, TripleRun,
+    Run as _, RunContext, RunError, RunId, Step, TripleRun, peek_run,
 };
+use zeroize::Zeroize as _;
+
+use crate::event::Bytes;
+use crate::node::Node;
+use crate::peer::PeerMessage;
 
 /// Most runs at one time.
 pub(crate) const MAX_RUNS: usize = 512;
@@ -25,8 +30,8 @@ const REMEMBERED: usize = 4096;
 /// What a run is to this node.
 #[derive(Clone, Debug)]
 pub(crate) enum Role {
-    /// Two triples. `mine`: this node asked for them and alone says what uses them.
-    Triples { mine: bool },
+    /// Two triples. Their leader asked for them and alone says what uses them.
+    Triples { leader: NodeName },
     /// The signature that the entry at this index allowed.
     Sign { index: u64, led: bool },
     /// A pending key's test.
@@ -122,7 +127,7 @@ pub(crate) struct Slot {
 
 struct Early {
     from: PartyId,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     until: UnixMillis,
 }
 
@@ -148,11 +153,11 @@ impl Runs {
     }
 
     /// Puts a run in and gives what came for it already.
-    pub(crate) fn insert(&mut self, id: RunId, slot: Slot) -> Vec<(PartyId, Vec<u8>)> {
+    pub(crate) fn insert(&mut self, id: RunId, slot: Slot) -> Vec<(PartyId, Bytes)> {
         self.slots.insert(id, slot);
         let early = self.early.remove(&id).unwrap_or_default();
         for message in &early {
-            self.forget_use(message.from, message.bytes.len());
+            self.forget_use(message.from, message.bytes.as_slice().len());
         }
         early.into_iter().map(|message| (message.from, message.bytes)).collect()
     }
@@ -182,7 +187,11 @@ impl Runs {
         }
         self.early_use.insert(from, (messages.saturating_add(1), used));
         let until = now.saturating_add(EARLY_LIFE);
-        self.early.entry(id).or_default().push(Early { from, bytes: bytes.to_vec(), until });
+        self.early.entry(id).or_default().push(Early {
+            from,
+            bytes: Bytes::new(bytes.to_vec()),
+            until,
+        });
     }
 
     fn forget_use(&mut self, from: PartyId, bytes: usize) {
@@ -199,7 +208,7 @@ impl Runs {
             messages.retain(|message| {
                 let keep = message.until > now;
                 if !keep {
-                    dropped.push((message.from, message.bytes.len()));
+                    dropped.push((message.from, message.bytes.as_slice().len()));
                 }
                 keep
             });
@@ -220,8 +229,142 @@ impl Runs {
     }
 }
 
-/// How a coordinator names who takes part.
-pub(crate) fn sorted(mut names: Vec<NodeName>) -> Vec<NodeName> {
-    names.sort();
-    names
+impl Node {
+    /// Claims a run's id, builds the run, makes its first step, and `then` whatever else must
+    /// happen before the first message of a peer is read.
+    pub(crate) fn begin_run(
+        &mut self,
+        context: RunContext,
+        deadline: UnixMillis,
+        role: Role,
+        now: UnixMillis,
+        build: impl FnOnce(&mut Self, Claim) -> Result<AnyRun, RunError>,
+        then: impl FnOnce(&mut AnyRun, RunId) -> Result<Option<AnyStep>, RunError>,
+    ) -> Result<RunId, RunError> {
+        if self.runs.is_full() {
+            return Err(RunError::Burned);
+        }
+        let id = context.id();
+        let participants = context.participants().clone();
+        let claim = self.registry.claim(context, deadline)?;
+        let mut run = build(self, claim)?;
+        let mut steps = vec![run.start(now)?];
+        steps.extend(then(&mut run, id)?);
+        let slot = Slot { run, role, participants, heard: BTreeSet::new() };
+        let early = self.runs.insert(id, slot);
+        for step in steps {
+            self.take_step(id, step, now);
+        }
+        for (from, bytes) in early {
+            self.deliver(id, from, bytes.as_slice(), now);
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn run_message(&mut self, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        let Ok(id) = peek_run(bytes) else { return };
+        if self.runs.get_mut(&id).is_some() {
+            self.deliver(id, from, bytes, now);
+        } else {
+            self.runs.keep_early(id, from, bytes, now);
+        }
+    }
+
+    fn deliver(&mut self, id: RunId, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        let Some(slot) = self.runs.get_mut(&id) else { return };
+        match slot.run.receive(from, bytes, now) {
+            Ok(step) => {
+                slot.heard.insert(from);
+                self.take_step(id, step, now);
+            }
+            Err(error) if error.burns() => self.end_run(id, &error, now),
+            Err(error) => tracing::debug!(run = %id, %error, "message refused"),
+        }
+    }
+
+    fn take_step(&mut self, id: RunId, step: AnyStep, now: UnixMillis) {
+        for outgoing in step.send {
+            if let Some(to) = self.roster.name(outgoing.to).cloned() {
+                let mut message = PeerMessage::Run(outgoing.bytes);
+                self.send(&to, &message);
+                if let PeerMessage::Run(bytes) = &mut message {
+                    bytes.zeroize();
+                }
+            }
+        }
+        let Some(made) = step.done else { return };
+        if let Some(slot) = self.runs.end(&id) {
+            for name in self.roster.names_of(&slot.participants) {
+                self.roster.proved_itself(&name);
+            }
+            self.made(slot, made, now);
+        }
+    }
+
+    fn made(&mut self, slot: Slot, made: Made, now: UnixMillis) {
+        match (slot.role, made) {
+            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(pair, &leader, now),
+            (Role::Sign { index, led }, Made::Ecdsa(signature)) => {
+                let mut bytes = signature.r_s.to_vec();
+                bytes.push(signature.recovery_id);
+                self.signature_made(index, led, bytes, now);
+            }
+            (Role::Sign { index, led }, Made::Ed25519(signature)) => {
+                self.signature_made(index, led, signature.bytes.to_vec(), now);
+            }
+            (Role::Test { name, transcript, led }, Made::Ecdsa(signature)) => {
+                let names = self.roster.names_of(&slot.participants);
+                self.test_made(&name, &transcript, names, signature.r_s, led, now);
+            }
+            (Role::Test { name, transcript, led }, Made::Ed25519(signature)) => {
+                let names = self.roster.names_of(&slot.participants);
+                self.test_made(&name, &transcript, names, signature.bytes, led, now);
+            }
+            (Role::Keygen { index }, Made::EcdsaKey(key)) => {
+                self.key_made(index, crate::keygen::Pending::Ecdsa(Box::new(key)), now);
+            }
+            (Role::Keygen { index }, Made::Ed25519Key(key)) => {
+                self.key_made(index, crate::keygen::Pending::Ed25519(Box::new(key)), now);
+            }
+            (Role::Log { size, led }, Made::Ed25519(signature)) => {
+                self.log_signature_made(size, led, signature.bytes, now);
+            }
+            _ => tracing::error!("a run made what its kind does not make"),
+        }
+    }
+
+    /// Ends a run that failed. Its one-time values are gone.
+    pub(crate) fn end_run(&mut self, id: RunId, error: &RunError, now: UnixMillis) {
+        let Some(mut slot) = self.runs.end(&id) else { return };
+        slot.run.burn();
+        tracing::debug!(run = %id, role = ?slot.role, %error, "run ended without a result");
+        let mut blamed: Vec<NodeName> =
+            error.culprits().iter().filter_map(|party| self.roster.name(*party).cloned()).collect();
+        if matches!(error, RunError::Expired { .. }) {
+            for party in slot.participants.others(self.registry.me().party) {
+                if let Some(name) = self.roster.name(party).cloned()
+                    && !slot.heard.contains(&party)
+                {
+                    self.roster.suspect(&name, now);
+                    blamed.push(name);
+                }
+            }
+        }
+        match slot.role {
+            Role::Triples { leader } => self.pair_failed(&leader, &slot.participants, now),
+            Role::Sign { index, .. } => self.attempt_failed(index, &blamed, now),
+            Role::Keygen { index } => self.keygen_failed(index, now),
+            Role::Test { name, transcript, led } => self.test_failed(&name, &transcript, led, now),
+            Role::Log { size, led } => self.log_signature_failed(size, led),
+        }
+    }
+
+    /// A peer's channel went down: nothing that needs it goes on.
+    pub(crate) fn lost(&mut self, node: &NodeName, now: UnixMillis) {
+        let Some(party) = self.roster.party(node) else { return };
+        for id in self.runs.which(|slot| slot.participants.contains_party(party)) {
+            self.end_run(id, &RunError::Burned, now);
+        }
+        self.drive_signing(now);
+    }
 }

@@ -11,8 +11,9 @@
 //! participants end with the verified signature; the leader proposes it at once, the others if they
 //! do not see it recorded in time. It is shown to nobody before it is in the log (I10).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use casemate_ledger::permit::MAX_ATTEMPTS;
 use casemate_ledger::{Attempt, EntryBody, Permit};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{CredentialId, Millis, NodeName, RequestId, Scheme, UnixMillis};
@@ -23,13 +24,15 @@ use casemate_threshold::{
     RunSpec, TriplePairId, ed25519_subject,
 };
 
+use crate::bounded::PerPeer;
+use crate::event::{HaltReason, Output};
 use crate::keygen::Live;
-use crate::node::{Bounded, HaltReason, Node, Output};
+use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::{AnyRun, AnyStep, Made, Role};
 
-/// Most starts that wait for their entry or their triples.
-const MAX_EARLY_STARTS: usize = 256;
+/// Most starts of one peer that wait for their entry or their triples.
+const MAX_EARLY_STARTS: usize = 128;
 /// How long a participant waits before it proposes a signature that the leader should have.
 const PROPOSE_FALLBACK: Millis = Millis(2_000);
 /// How long a node waits for its proposal of a signature before it proposes it again.
@@ -61,18 +64,20 @@ struct Job {
     since: UnixMillis,
     /// The lowest attempt that all whom this node heard of can still take part in.
     next: u8,
+    /// Who failed this entry before: others are asked first.
+    avoid: BTreeSet<NodeName>,
     phase: Phase,
 }
 
 /// Everything allowed and not yet signed.
 pub(crate) struct Signing {
     jobs: BTreeMap<u64, Job>,
-    early: Bounded<(NodeName, StartSign, UnixMillis)>,
+    early: PerPeer<(StartSign, UnixMillis)>,
 }
 
 impl Default for Signing {
     fn default() -> Self {
-        Self { jobs: BTreeMap::new(), early: Bounded::new(MAX_EARLY_STARTS) }
+        Self { jobs: BTreeMap::new(), early: PerPeer::new(MAX_EARLY_STARTS) }
     }
 }
 
@@ -100,7 +105,8 @@ fn authorise(attempt: Attempt, run: RunId) -> Authorised {
 impl Node {
     /// An entry allowed a signature.
     pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
-        let job = Job { permit, since: now, next: 0, phase: Phase::Open { not_before: now } };
+        let phase = Phase::Open { not_before: now };
+        let job = Job { permit, since: now, next: 0, avoid: BTreeSet::new(), phase };
         self.signing.jobs.insert(job.permit.index(), job);
     }
 
@@ -192,10 +198,11 @@ impl Node {
     fn lead(&mut self, index: u64, now: UnixMillis) {
         let Some(job) = self.signing.jobs.get(&index) else { return };
         let (scheme, next) = (job.permit.scheme(), job.next.max(job.permit.next_attempt()));
-        if next >= casemate_ledger::permit::MAX_ATTEMPTS || self.runs.is_full() {
+        if next >= MAX_ATTEMPTS || self.runs.is_full() {
             return;
         }
-        let Some(set) = self.roster.own_set(usize::from(self.threshold), now) else { return };
+        let t = usize::from(self.threshold);
+        let Some(set) = self.roster.own_set_without(t, &job.avoid, now) else { return };
         let Some(boots) = self.run_participants(&set) else { return };
         let triples = match scheme {
             Scheme::Ed25519 => None,
@@ -261,7 +268,10 @@ impl Node {
                 .run_participants(&start.participants)
                 .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)));
             if !has {
-                if self.triples.is_making(&start.participants) {
+                if self
+                    .run_participants(&start.participants)
+                    .is_some_and(|set| self.triples.is_making(&set))
+                {
                     self.keep_start(from, start, now);
                 } else {
                     self.decline(from, index, attempt);
@@ -276,7 +286,7 @@ impl Node {
 
     fn keep_start(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
         let until = now.saturating_add(self.config.attempt_timeout);
-        self.signing.early.push((from.clone(), start, until));
+        self.signing.early.push(from, (start, until));
     }
 
     fn decline(&mut self, to: &NodeName, index: u64, attempt: u8) {
@@ -286,7 +296,7 @@ impl Node {
 
     /// Starts that waited for an entry or for triples get another look.
     pub(crate) fn resume_early_starts(&mut self, now: UnixMillis) {
-        for (from, start, until) in self.signing.early.take() {
+        for (from, (start, until)) in self.signing.early.take() {
             if now <= until {
                 self.join_sign(&from, start, now);
             }
@@ -314,7 +324,10 @@ impl Node {
                 && slot.participants.contains_party(party)
         });
         if mine {
-            job.next = job.next.max(next);
+            if next < MAX_ATTEMPTS {
+                job.next = job.next.max(next);
+            }
+            job.avoid.insert(from.clone());
             self.end_run(run, &RunError::Burned, now);
         }
     }
@@ -450,12 +463,13 @@ impl Node {
 
     /// An attempt failed: the entry is open again, and this node leads the next one a little later
     /// than the nodes before it in the roster.
-    pub(crate) fn attempt_failed(&mut self, index: u64, now: UnixMillis) {
+    pub(crate) fn attempt_failed(&mut self, index: u64, blamed: &[NodeName], now: UnixMillis) {
         let party = self.registry.me().party.number();
         let wait = STAGGER.saturating_mul(u64::from(party));
         if let Some(job) = self.signing.jobs.get_mut(&index)
             && matches!(job.phase, Phase::Running { .. })
         {
+            job.avoid.extend(blamed.iter().cloned());
             job.phase = Phase::Open { not_before: now.saturating_add(wait) };
         }
     }

@@ -16,10 +16,10 @@ use casemate_threshold::{
 
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, Role, sorted};
+use crate::runs::{AnyRun, Role};
 
-/// Most triple runs of other leaders that this node takes part in at one time.
-const MAX_JOINED: usize = 64;
+/// Most triple runs of one other leader that this node takes part in at one time.
+const MAX_JOINED: usize = 16;
 /// How far another node's size may lie from this one's when it asks for triples.
 const MAX_DRIFT: u64 = 100_000;
 /// How long a node waits after a failure before it makes triples for its stock again.
@@ -31,8 +31,8 @@ pub(crate) struct Triples {
     stock: TripleStock,
     /// The pairs that this node leads, oldest first.
     own: BTreeMap<Participants, VecDeque<TriplePairId>>,
-    /// Pairs under way, by set: how many this node leads, how many others do.
-    making: BTreeMap<Vec<NodeName>, (usize, usize)>,
+    /// How many pairs are under way, by leader and set.
+    making: BTreeMap<(NodeName, Participants), usize>,
     paused_until: UnixMillis,
 }
 
@@ -50,26 +50,30 @@ impl Triples {
     pub(crate) fn ready(&self, set: &Participants) -> usize {
         self.own.get(set).map_or(0, VecDeque::len)
     }
-    fn led(&self) -> usize {
-        self.making.values().fold(0, |sum, (led, _)| sum.saturating_add(*led))
-    }
-    fn joined(&self) -> usize {
-        self.making.values().fold(0, |sum, (_, joined)| sum.saturating_add(*joined))
+    /// How many pairs are under way that a node leads.
+    fn led_by(&self, leader: &NodeName) -> usize {
+        let of = self.making.iter().filter(|((by, _), _)| by == leader);
+        of.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
     /// Whether a pair is being made among exactly these.
-    pub(crate) fn is_making(&self, set: &[NodeName]) -> bool {
-        self.making.contains_key(&sorted(set.to_vec()))
+    pub(crate) fn is_making(&self, set: &Participants) -> bool {
+        self.making.keys().any(|(_, among)| among == set)
     }
     pub(crate) fn retain_boots(&mut self, is_current: impl Fn(&BootId) -> bool) {
         self.own.retain(|set, _| set.as_slice().iter().all(|p| is_current(&p.boot)));
         self.stock.retain_boots(is_current);
     }
-    fn count(&mut self, set: Vec<NodeName>, mine: bool, begun: bool) {
-        let (led, joined) = self.making.entry(set.clone()).or_default();
-        let which = if mine { led } else { joined };
-        *which = if begun { which.saturating_add(1) } else { which.saturating_sub(1) };
-        if self.making.get(&set) == Some(&(0, 0)) {
-            self.making.remove(&set);
+    fn begun(&mut self, leader: &NodeName, set: &Participants) {
+        let count = self.making.entry((leader.clone(), set.clone())).or_default();
+        *count = count.saturating_add(1);
+    }
+    fn ended(&mut self, leader: &NodeName, set: &Participants) {
+        let key = (leader.clone(), set.clone());
+        if let Some(count) = self.making.get_mut(&key) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.making.remove(&key);
+            }
         }
     }
 }
@@ -79,7 +83,7 @@ impl Node {
     /// number of runs that a node leads at one time.
     pub(crate) fn triples_wanted(&mut self, set: Vec<NodeName>, now: UnixMillis) {
         let waiting = self.signing.len();
-        let under_way = self.triples.led();
+        let under_way = self.triples.led_by(self.roster.me());
         if under_way < self.config.triple_runs && under_way < waiting.max(1) {
             self.lead_triples(set, now);
         }
@@ -89,7 +93,11 @@ impl Node {
     pub(crate) fn fill_stock(&mut self, now: UnixMillis) {
         let has_ecdsa = self.keygen.has_ecdsa();
         let busy = self.runs.which(|slot| !matches!(slot.role, Role::Triples { .. })).len();
-        if !has_ecdsa || busy > 0 || self.triples.led() > 0 || now < self.triples.paused_until {
+        if !has_ecdsa
+            || busy > 0
+            || self.triples.led_by(self.roster.me()) > 0
+            || now < self.triples.paused_until
+        {
             return;
         }
         if let Some(set) = self.roster.own_set(usize::from(self.threshold), now)
@@ -102,7 +110,8 @@ impl Node {
 
     pub(crate) fn lead_triples(&mut self, set: Vec<NodeName>, now: UnixMillis) {
         let (size, number) = (self.state.size(), self.fresh_number());
-        match self.begin_triples(self.roster.me().clone(), size, number, &set, now) {
+        let me = self.roster.me().clone();
+        match self.begin_triples(&me, size, number, &set, now) {
             Ok(()) => self.send_first(
                 &set,
                 &PeerMessage::StartTriples { size, number, participants: set.clone() },
@@ -122,21 +131,19 @@ impl Node {
     ) {
         if !participants.contains(from)
             || !participants.contains(self.roster.me())
-            || self.triples.joined() >= MAX_JOINED
-            || self.runs.is_full()
+            || self.triples.led_by(from) >= MAX_JOINED
             || size.abs_diff(self.state.size()) > MAX_DRIFT
         {
             return;
         }
-        let set = sorted(participants);
-        if let Err(error) = self.begin_triples(from.clone(), size, number, &set, now) {
+        if let Err(error) = self.begin_triples(from, size, number, &participants, now) {
             tracing::debug!(%from, %error, "triples not begun");
         }
     }
 
     fn begin_triples(
         &mut self,
-        leader: NodeName,
+        leader: &NodeName,
         size: u64,
         number: u64,
         set: &[NodeName],
@@ -144,40 +151,41 @@ impl Node {
     ) -> Result<(), RunError> {
         use casemate_threshold::Misuse;
         let participants = self.run_participants(set).ok_or(Misuse::NotParticipating)?;
-        let boot = self.state.current_boot(&leader).ok_or(Misuse::NotParticipating)?;
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
         let context = RunContext::new(RunSpec {
             genesis: self.state.genesis(),
             incarnation: self.state.incarnation(),
             purpose: Purpose::Triples,
-            participants,
+            participants: participants.clone(),
             threshold: self.threshold,
             log_index: size,
             // no entry causes it: the boot that asks keeps its numbers apart from the others'
             entry: tagged_hash("casemate/triples-by/v1", &[boot.as_bytes()]),
             attempt: number,
         })?;
-        let mine = leader == *self.roster.me();
-        let deadline = now.saturating_add(self.config.run_timeout);
-        self.triples.count(set.to_vec(), mine, true);
+        let deadline = now.saturating_add(self.config.triple_timeout);
+        self.triples.begun(leader, &participants);
         let begun = self.begin_run(
             context,
             deadline,
-            Role::Triples { mine },
+            Role::Triples { leader: leader.clone() },
             now,
             |_, claim| Ok(AnyRun::Triples(Box::new(TripleRun::new(claim)?))),
             |_, _| Ok(None),
         );
         if begun.is_err() {
-            self.triples.count(set.to_vec(), mine, false);
+            self.triples.ended(leader, &participants);
         }
         begun.map(drop)
     }
 
-    pub(crate) fn pair_made(&mut self, pair: TriplePair, mine: bool, now: UnixMillis) {
+    pub(crate) fn pair_made(&mut self, pair: TriplePair, leader: &NodeName, now: UnixMillis) {
         let (set, id) = (pair.set().clone(), pair.id());
-        self.triples.count(self.roster.names_of(&set), mine, false);
+        self.triples.ended(leader, &set);
         match self.triples.stock.put(pair) {
-            Ok(()) if mine => self.triples.own.entry(set).or_default().push_back(id),
+            Ok(()) if leader == self.roster.me() => {
+                self.triples.own.entry(set).or_default().push_back(id);
+            }
             Ok(()) => {}
             Err(error) => tracing::debug!(%error, "triples not stocked"),
         }
@@ -187,9 +195,8 @@ impl Node {
         self.drive_signing(now);
     }
 
-    pub(crate) fn pair_failed(&mut self, set: &Participants, mine: bool, now: UnixMillis) {
-        let names = self.roster.names_of(set);
-        self.triples.count(names, mine, false);
+    pub(crate) fn pair_failed(&mut self, leader: &NodeName, set: &Participants, now: UnixMillis) {
+        self.triples.ended(leader, set);
         self.triples.paused_until = now.saturating_add(PAUSE);
     }
 }

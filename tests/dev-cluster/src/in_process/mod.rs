@@ -17,10 +17,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use casemate_audit::VerifierKey;
 use casemate_audit::store::File;
-use casemate_ledger::State;
+use casemate_ledger::{EntryBody, State};
 use casemate_proto::manifest::GenesisRecord;
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
-use casemate_signer::{Answer, BirthError, Event, HaltReason, Node, Output, Submission, Ticket};
+use casemate_signer::{
+    Answer, BirthError, Bytes, Event, HaltReason, Node, Output, Submission, Ticket,
+};
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
 pub use setup::{ClusterConfig, REGIONS};
@@ -176,8 +178,13 @@ impl Cluster {
     /// Hands bytes to a node as if they came from a peer's channel: what a broken peer can do.
     pub fn inject(&mut self, from: &NodeName, to: &NodeName, bytes: Vec<u8>) {
         if let Some(member) = self.members.iter_mut().find(|m| m.name == *to && m.node.is_some()) {
-            member.inbox.push_back(Event::Peer { from: from.clone(), bytes });
+            member.inbox.push_back(Event::Peer { from: from.clone(), bytes: Bytes::new(bytes) });
         }
+    }
+
+    /// Proposes an entry: what a broken enclave can do with replication.
+    pub fn propose(&mut self, body: EntryBody) {
+        self.sequencer.propose(body, None);
     }
 
     /// How the cluster began.
@@ -358,6 +365,12 @@ impl Cluster {
             .ok_or(ClusterError::Patience { what: "running node" })
     }
 
+    /// The files of one node's store as they are now; a stopped node's too.
+    #[must_use]
+    pub fn store_of(&self, name: &NodeName) -> Option<&BTreeMap<String, Vec<u8>>> {
+        self.members.iter().find(|member| member.name == *name).map(|member| &member.store)
+    }
+
     /// One round. Whether anything was done.
     pub fn pump(&mut self) -> bool {
         let now = self.now();
@@ -429,7 +442,7 @@ impl Cluster {
             Output::Send { to, bytes } => {
                 let receiver = self.members.iter_mut().find(|m| m.name == to && m.node.is_some());
                 if let Some(member) = receiver {
-                    member.inbox.push_back(Event::Peer { from: name, bytes: bytes.0 });
+                    member.inbox.push_back(Event::Peer { from: name, bytes });
                 }
             }
             Output::Answer { ticket, answer } => {

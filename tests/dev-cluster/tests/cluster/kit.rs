@@ -2,10 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use casemate_audit::{CheckpointPolicy, CosignerSet, Origin, verify_receipt};
 use casemate_dev::in_process::{Cluster, ClusterConfig, ManualClock, Progress, ReadClock as _};
 use casemate_ledger::Attachment;
+use casemate_ledger::EntryBody;
 use casemate_ledger::entry::ApprovalProof;
+use casemate_ledger::keys::verify_signature;
 use casemate_policy::Policy;
+use casemate_proto::DenialCode;
 use casemate_proto::governance::{
     Change, ChangeEnvelope, FreezerStatement, NamedSignature, SignedChange, SignedStatement,
 };
@@ -16,7 +20,7 @@ use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{
     Algorithm, DerivationPath, KeyName, Millis, NodeName, PublicKey, RequestId, Scheme, UnixMillis,
 };
-use casemate_signer::{Answer, Signed, Submission, Ticket};
+use casemate_signer::{Answer, Output, PeerMessage, Signed, Submission, Ticket};
 use ed25519_dalek::{Signer, SigningKey};
 
 /// 2026-11-20T10:00:00Z.
@@ -255,6 +259,38 @@ impl Kit {
         Submission::Approval { body, proof: ApprovalProof::Stamp(stamp) }
     }
 
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// Records every output of every node; what `keep` answers `false` for is lost.
+    pub fn watch_outputs(
+        &mut self,
+        keep: impl Fn(&Seen) -> bool + Send + 'static,
+    ) -> Arc<Mutex<Vec<(NodeName, Seen)>>> {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&all);
+        self.cluster.intercept(Box::new(move |name, output| {
+            let seen = Seen::of(output);
+            let kept = keep(&seen);
+            into.lock().unwrap().push((name.clone(), seen));
+            kept
+        }));
+        all
+    }
+
+    /// Has a request allowed and committed, and keeps every attempt at it from starting.
+    pub fn commit_unsigned(&mut self, request: &SignRequest) -> u64 {
+        self.watch_outputs(|seen| {
+            !seen.is_run() && !matches!(seen, Seen::Peer(PeerMessage::StartSign { .. }))
+        });
+        let agent = self.agent.clone();
+        self.submit(0, &agent, request);
+        self.pass(200);
+        let state = self.cluster.any_state().unwrap();
+        state.request(&agent.public.id(), &request.request_id).expect("committed").index
+    }
+
     pub fn halted(&self) -> bool {
         let progress = self.progress.lock().unwrap();
         progress.iter().any(|what| matches!(what, Progress::Halted { .. }))
@@ -273,5 +309,83 @@ pub fn signed(answer: Answer) -> Signed {
     match answer {
         Answer::Signed(signed) => *signed,
         other => panic!("not signed: {other:?}"),
+    }
+}
+
+pub fn code(answer: Answer) -> DenialCode {
+    match answer {
+        Answer::Denied(denial) => denial.denial.code,
+        other => panic!("not denied: {other:?}"),
+    }
+}
+
+/// How many entries there are.
+pub fn entries(kit: &Kit) -> u64 {
+    kit.cluster.any_state().unwrap().size()
+}
+
+/// Checks everything that a client can check of an answer.
+pub fn check(kit: &Kit, scheme: Scheme, answer: &Signed) {
+    let plain = answer.signature.first_chunk::<64>().unwrap();
+    assert!(verify_signature(scheme, &answer.public_key, &answer.digest, plain));
+    let state = kit.cluster.any_state().unwrap();
+    let origin = Origin { genesis: state.genesis(), incarnation: state.incarnation() };
+    let policy = CheckpointPolicy {
+        origin: origin.to_string(),
+        log_key: None,
+        cosigners: CosignerSet::new(kit.cluster.cosigners(), 2).unwrap(),
+    };
+    let allowed = verify_receipt(&answer.receipt.allowed, &policy).unwrap();
+    let recorded = verify_receipt(&answer.receipt.signed, &policy).unwrap();
+    assert!(allowed.record().index() < recorded.record().index());
+    let entry = casemate_ledger::Entry::decode(&recorded.record().fields().entry).unwrap();
+    match entry.body {
+        EntryBody::Signed { signature, .. } => assert_eq!(signature, answer.signature),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An output as a host would like to see it.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    Peer(PeerMessage),
+    Signed(EntryBody),
+    Proposed(EntryBody),
+    /// What leaves the enclave in the clear.
+    Outside(Vec<u8>),
+    Halt,
+}
+
+impl Seen {
+    pub fn of(output: &Output) -> Self {
+        match output {
+            Output::Send { bytes, .. } => {
+                Self::Peer(PeerMessage::decode(bytes.as_slice()).unwrap())
+            }
+            Output::Propose { body: body @ EntryBody::Signed { .. }, .. } => {
+                Self::Signed(body.clone())
+            }
+            Output::Propose { body, .. } => Self::Proposed(body.clone()),
+            Output::Publish(files) => {
+                Self::Outside(files.iter().flat_map(|(_, bytes)| bytes.clone()).collect())
+            }
+            Output::Answer { answer: Answer::Signed(signed), .. } => Self::Outside(
+                [
+                    signed.signature.clone(),
+                    signed.raw_transaction.clone().unwrap_or_default(),
+                    signed.receipt.allowed.leaf.clone(),
+                    signed.receipt.signed.leaf.clone(),
+                ]
+                .concat(),
+            ),
+            Output::Answer { .. } => Self::Outside(Vec::new()),
+            Output::Halt { .. } => Self::Halt,
+        }
+    }
+    pub fn is_statement(&self) -> bool {
+        matches!(self, Self::Proposed(EntryBody::Statement(_)))
+    }
+    pub fn is_run(&self) -> bool {
+        matches!(self, Self::Peer(PeerMessage::Run(_)))
     }
 }

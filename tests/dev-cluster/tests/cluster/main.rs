@@ -6,10 +6,12 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
-    dead_code,
     unreachable_pub,
     missing_docs
 )]
 
+mod faults;
+mod hostile;
 mod kit;
+mod proofs;
 mod signing;
