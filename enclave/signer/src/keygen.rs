@@ -89,6 +89,10 @@ pub(crate) struct Candidate {
     pub(crate) confirmed: BTreeMap<NodeName, [u8; 64]>,
     pub(crate) propose_at: UnixMillis,
     pub(crate) give_up_at: UnixMillis,
+    pub(crate) ask_again_at: UnixMillis,
+    /// Whether this boot has confirmed it. The entry may be applied at any time from then on, so
+    /// the share stays until one decides, or until a boot that confirmed it is gone.
+    pub(crate) promised: bool,
 }
 
 /// A key that governance asked for.
@@ -184,7 +188,7 @@ impl Node {
             .jobs
             .iter_mut()
             .filter_map(|(index, job)| {
-                job.candidates.retain(|c| c.give_up_at > now);
+                job.candidates.retain(|c| c.promised || c.give_up_at > now);
                 let idle = !job.running && job.candidates.is_empty() && job.retry_at <= now;
                 idle.then_some((*index, job.next_attempt))
             })
@@ -225,6 +229,7 @@ impl Node {
         if attempt < job.next_attempt
             || attempt.saturating_sub(job.next_attempt) > MAX_ATTEMPT_JUMP
             || job.running
+            || job.candidates.iter().filter(|c| c.promised).count() >= MAX_PENDING
         {
             return false;
         }
@@ -299,7 +304,8 @@ impl Node {
         let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
         job.running = false;
         if job.candidates.len() >= MAX_PENDING {
-            job.candidates.pop_front();
+            let Some(at) = job.candidates.iter().position(|c| !c.promised) else { return };
+            job.candidates.remove(at);
         }
         job.candidates.push_back(Candidate {
             share,
@@ -309,6 +315,8 @@ impl Node {
             confirmed: BTreeMap::new(),
             propose_at: now,
             give_up_at,
+            ask_again_at: now,
+            promised: false,
         });
         self.resume_early_keygen(now);
         self.drive_tests(now);
