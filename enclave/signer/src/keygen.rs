@@ -28,6 +28,8 @@ use crate::runs::{AnyRun, Role};
 const MAX_PENDING: usize = 3;
 /// Most starts of one peer that wait for their entry, their share or their triples.
 const MAX_EARLY: usize = 128;
+/// Most generations of one key that this boot has confirmed and no entry has decided yet.
+const MAX_PROMISED: usize = 64;
 /// How long a leader waits after a failure.
 const RETRY: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
@@ -189,7 +191,9 @@ impl Node {
             .iter_mut()
             .filter_map(|(index, job)| {
                 job.candidates.retain(|c| c.promised || c.give_up_at > now);
-                let idle = !job.running && job.candidates.is_empty() && job.retry_at <= now;
+                // one that was promised and got stuck stays, and does not hold up the next
+                let none_fresh = job.candidates.iter().all(|c| c.give_up_at <= now);
+                let idle = !job.running && none_fresh && job.retry_at <= now;
                 idle.then_some((*index, job.next_attempt))
             })
             .collect();
@@ -229,7 +233,7 @@ impl Node {
         if attempt < job.next_attempt
             || attempt.saturating_sub(job.next_attempt) > MAX_ATTEMPT_JUMP
             || job.running
-            || job.candidates.iter().filter(|c| c.promised).count() >= MAX_PENDING
+            || job.candidates.iter().filter(|c| c.promised).count() >= MAX_PROMISED
         {
             return false;
         }
@@ -303,9 +307,10 @@ impl Node {
         let give_up_at = now.saturating_add(self.config.keygen_timeout.saturating_mul(3));
         let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
         job.running = false;
-        if job.candidates.len() >= MAX_PENDING {
-            let Some(at) = job.candidates.iter().position(|c| !c.promised) else { return };
-            job.candidates.remove(at);
+        if job.candidates.iter().filter(|c| !c.promised).count() >= MAX_PENDING
+            && let Some(oldest) = job.candidates.iter().position(|c| !c.promised)
+        {
+            job.candidates.remove(oldest);
         }
         job.candidates.push_back(Candidate {
             share,

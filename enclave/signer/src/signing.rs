@@ -286,11 +286,17 @@ impl Node {
         if self.is_frozen() || !may_lead {
             return self.decline(from, index, attempt);
         }
-        if let Some(job) = self.signing.jobs.get_mut(&index) {
+        let is_fresh = |job: &Job| job.permit.next_attempt(attempt) == attempt;
+        let was_fresh = is_fresh(job);
+        let begun = self.begin_sign(&start, false, now);
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && was_fresh
+            && !is_fresh(job)
+        {
             let led = job.led.entry(from.clone()).or_default();
             *led = led.saturating_add(1);
         }
-        if !self.begin_sign(&start, false, now) {
+        if !begun {
             self.decline(from, index, attempt);
         }
     }
