@@ -3,6 +3,7 @@
 //! Status 0: done; 1: error, usage included; 2: denied by policy; 3: pending approval.
 
 mod attest;
+mod policy;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Attestation documents of Nitro enclaves.
     Attest(attest::AttestArgs),
+    /// Policies: lint, bounds, diff, simulate, hash.
+    Policy(policy::PolicyArgs),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +37,6 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Attest(args) => attest::run(args),
+        Command::Policy(args) => policy::run(args),
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod attestation;
 pub mod ledger;
+pub mod policy;
 pub mod proto;
 pub mod threshold;
 pub mod tx;
@@ -25,6 +26,7 @@ pub struct Target {
 pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
     ledger::TARGETS,
+    policy::TARGETS,
     proto::TARGETS,
     threshold::TARGETS,
     tx::TARGETS,
