@@ -125,6 +125,7 @@ impl Node {
         }
         match submission {
             Submission::Request { stamp, body } => self.submit_request(ticket, stamp, body, now),
+            Submission::Approval { .. } if self.publisher.is_full() => self.busy(ticket),
             Submission::Approval { body, proof } => {
                 let credential = proof.credential();
                 let subject = Hash32::new(sha256(&body));
@@ -384,18 +385,14 @@ impl Node {
         if let Err(denial) = self.state.authenticate_statement(&signed, now) {
             return self.deny(ticket, None, subject, denial, None, now);
         }
-        self.obey_freeze(&signed, true, now);
+        self.obey_freeze(&signed, now);
         self.propose_other(ticket, EntryBody::Statement(signed), None, subject, None, now);
     }
 
     /// Obeys a valid freeze now, before it commits, and passes it on. Nothing is released until
-    /// the entry is applied, and after that for as long as the freeze is in force.
-    pub(crate) fn obey_freeze(
-        &mut self,
-        signed: &SignedStatement,
-        first_hand: bool,
-        now: UnixMillis,
-    ) {
+    /// the entry is applied, and after that for as long as the freeze is in force. Whoever received
+    /// it first may be cut off, so every node proposes it that does not see it applied in time.
+    pub(crate) fn obey_freeze(&mut self, signed: &SignedStatement, now: UnixMillis) {
         let id = signed.id();
         if !matches!(signed.statement, FreezerStatement::Freeze { .. })
             || self.early_freezes.contains_key(&id)
@@ -408,11 +405,6 @@ impl Node {
         self.burn_signing(now);
         let others = self.roster.others();
         self.send_others(&others, &PeerMessage::Freeze(signed.clone()));
-        if !first_hand {
-            // whoever received it first may be cut off: this node proposes it too
-            let body = EntryBody::Statement(signed.clone());
-            self.out.push(Output::Propose { body, attachment: None });
-        }
     }
 
     fn propose_other(
