@@ -30,6 +30,12 @@ use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
 use crate::triples::Triples;
 
+/// For how many of the newest leaves a node can give proofs, at 64 bytes each; for older ones the
+/// auditors' stores can.
+const KEPT_LEAVES: u64 = 1 << 20;
+/// How often older ones are dropped.
+const FORGET_EVERY: u64 = 4_096;
+
 /// One node.
 pub struct Node {
     pub(crate) config: NodeConfig,
@@ -246,8 +252,11 @@ impl Node {
         }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
         self.resume_early_starts(now);
-        self.drive_signing(now);
+        self.drive_job(index, now);
         self.drive_checkpoints(now);
+        if index.checked_rem(FORGET_EVERY) == Some(0) {
+            self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
+        }
     }
 
     fn effect(&mut self, effect: Effect, committed: &Committed, index: u64, now: UnixMillis) {
@@ -333,7 +342,7 @@ impl Node {
                 self.join_log_signature(from, size, root, participants, number, now);
             }
             PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
-            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, false, now),
+            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, now),
         }
     }
 
