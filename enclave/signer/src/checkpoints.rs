@@ -363,6 +363,11 @@ impl Node {
                 self.checkpoints.early.push(from, early);
             }
             Own::Is(_) => {
+                // one for each leader: the next one takes the place of the last
+                let of = |role: &Role| matches!(role, Role::Log { leader, .. } if leader == from);
+                for id in self.runs.which(|slot| of(&slot.role)) {
+                    self.end_run(id, &RunError::Burned, now);
+                }
                 if let Err(error) = self.begin_log_signature(from, size, &participants, number, now)
                 {
                     tracing::debug!(%from, %error, "log signature not begun");
@@ -403,11 +408,10 @@ impl Node {
             attempt: number,
         })?;
         let deadline = now.saturating_add(self.config.attempt_timeout);
-        let led = leader == self.roster.me();
         self.begin_run(
             context,
             deadline,
-            Role::Log { size, led },
+            Role::Log { size, leader: leader.clone() },
             now,
             move |node, claim| match node.keygen.live(&name) {
                 Some(Live::Ed25519(key)) => {

@@ -42,6 +42,9 @@ pub struct Node {
     /// The hashes that proofs are made of; its frontier is the state's.
     pub(crate) tree: Tree,
     pub(crate) registry: RunRegistry,
+    /// Runs that no entry causes, by the boot that asked: size and number in their ids are its
+    /// own, so that it uses up nobody's room but its own.
+    pub(crate) asked: BTreeMap<BootId, RunRegistry>,
     pub(crate) runs: Runs,
     pub(crate) signing: Signing,
     pub(crate) triples: Triples,
@@ -103,6 +106,7 @@ impl Node {
             state,
             tree: Tree::new(),
             registry: RunRegistry::new(party, boot_id),
+            asked: BTreeMap::new(),
             runs: Runs::default(),
             signing: Signing::default(),
             triples: Triples::default(),
@@ -255,6 +259,8 @@ impl Node {
                 }
                 let state = &self.state;
                 self.triples.retain_boots(|boot| state.is_current(boot));
+                self.asked.retain(|boot, _| state.is_current(boot));
+                self.drop_stale_candidates();
             }
         }
     }

@@ -430,7 +430,7 @@ fn allow(
         digest: decoded.digest,
         at: step.now,
         release_by,
-        next_attempt: 0,
+        used: [false; 3],
     }));
     Ok(Verdict::Allowed(Allowed {
         principal: asked.principal.clone(),
