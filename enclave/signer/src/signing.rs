@@ -5,7 +5,7 @@
 //! out. The leader names the attempt, t participants and, for ECDSA, a pair of triples that exactly
 //! they made; every participant turns *its own* permit into an [`Attempt`] and takes digest, path,
 //! key and epoch from there (I4). The leader's tree root with the entry as last leaf is compared
-//! first: nodes that disagree halt before a share.
+//! first: where they differ no share is made, and a node that t peers contradict halts.
 //!
 //! Within τ an entry is driven at most three times, each time with fresh one-time values. All
 //! participants end with the verified signature; the leader proposes it at once, the others if they
@@ -255,9 +255,7 @@ impl Node {
         match self.tree.root_at(index.saturating_add(1)) {
             Ok(ours) if ours != start.root => {
                 let size = index.saturating_add(1);
-                let reason =
-                    HaltReason::RootMismatch { peer: from.clone(), size, theirs: start.root, ours };
-                return self.halt(reason);
+                return self.dispute(from.clone(), size, start.root, ours);
             }
             Ok(_) => {}
             Err(_) => return,
