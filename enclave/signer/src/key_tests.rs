@@ -17,7 +17,7 @@ use crate::event::Output;
 use crate::keygen::{Candidate, Early, PROPOSE_AGAIN, Pending, StartTest};
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, Role};
+use crate::runs::{AnyRun, Role, Slot};
 
 impl Node {
     /// The sets that test a key, by name.
@@ -109,6 +109,14 @@ impl Node {
                 .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)))
         });
         if has_share && has_triples {
+            // the set's leader has one test of a share at a time: a new one means that it failed
+            let same = |slot: &Slot| {
+                matches!(&slot.role, Role::Test { transcript, .. } if *transcript == start.transcript)
+                    && self.roster.names_of(&slot.participants) == start.participants
+            };
+            for id in self.runs.which(same) {
+                self.end_run(id, &RunError::Burned, now);
+            }
             self.begin_test(&start, false, now);
         } else {
             let until = now.saturating_add(self.config.keygen_timeout);
@@ -273,10 +281,19 @@ impl Node {
                     && let Some(live) = key_live_of(candidate, &sets)
                 {
                     candidate.confirming = Some(live.clone());
+                    candidate.ask_again_at = now.saturating_add(PROPOSE_AGAIN);
                     ask.push(live);
                 }
                 let Some(live) = &candidate.confirming else { continue };
-                if candidate.confirmed.len() < roster.len() || candidate.propose_at > now {
+                if candidate.confirmed.len() < roster.len() {
+                    // what some have promised, nobody drops: a word that was lost is asked for again
+                    if candidate.promised && candidate.ask_again_at <= now {
+                        candidate.ask_again_at = now.saturating_add(PROPOSE_AGAIN);
+                        ask.push(live.clone());
+                    }
+                    continue;
+                }
+                if candidate.propose_at > now {
                     continue;
                 }
                 candidate.propose_at = now.saturating_add(PROPOSE_AGAIN);
@@ -297,7 +314,12 @@ impl Node {
             let me = self.roster.me().clone();
             let others = self.roster.others();
             self.send_others(&others, &PeerMessage::ConfirmKey(live.clone()));
-            if let Some(signature) = self.confirmation_of(&live) {
+            let is_promised = self
+                .keygen
+                .job_of(&live.name)
+                .and_then(|(_, job)| job.candidate(&live.transcript))
+                .is_some_and(|candidate| candidate.promised);
+            if !is_promised && let Some(signature) = self.confirmation_of(&live) {
                 self.confirmed(&me, &live.name, &live.transcript, signature, now);
             }
         }
@@ -320,8 +342,24 @@ impl Node {
                 verify_signature(live.scheme, &live.public_key, &digest, &test.signature)
             })
         };
+        if !same || !live.tests.iter().all(holds) {
+            return None;
+        }
         let message = live.confirm_message(&self.state.genesis());
-        (same && live.tests.iter().all(holds)).then(|| self.boot.sign(&message))
+        let (_, job) = self.keygen.job_of(&live.name)?;
+        job.candidate(&live.transcript)?.promised = true;
+        Some(self.boot.sign(&message))
+    }
+
+    /// Shares of a boot that is gone never go live: an entry wants every current boot's word.
+    pub(crate) fn drop_stale_candidates(&mut self) {
+        let state = &self.state;
+        for job in self.keygen.jobs.values_mut() {
+            job.candidates.retain(|candidate| {
+                let holders = candidate.share.facts().holders.as_slice();
+                holders.iter().all(|holder| state.is_current(&holder.boot))
+            });
+        }
     }
 
     /// The key's leader asks for this boot's confirmation.

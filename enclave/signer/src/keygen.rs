@@ -28,6 +28,8 @@ use crate::runs::{AnyRun, Role};
 const MAX_PENDING: usize = 3;
 /// Most starts of one peer that wait for their entry, their share or their triples.
 const MAX_EARLY: usize = 128;
+/// Most generations of one key that this boot has confirmed and no entry has decided yet.
+const MAX_PROMISED: usize = 64;
 /// How long a leader waits after a failure.
 const RETRY: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
@@ -89,6 +91,10 @@ pub(crate) struct Candidate {
     pub(crate) confirmed: BTreeMap<NodeName, [u8; 64]>,
     pub(crate) propose_at: UnixMillis,
     pub(crate) give_up_at: UnixMillis,
+    pub(crate) ask_again_at: UnixMillis,
+    /// Whether this boot has confirmed it. The entry may be applied at any time from then on, so
+    /// the share stays until one decides, or until a boot that confirmed it is gone.
+    pub(crate) promised: bool,
 }
 
 /// A key that governance asked for.
@@ -184,8 +190,10 @@ impl Node {
             .jobs
             .iter_mut()
             .filter_map(|(index, job)| {
-                job.candidates.retain(|c| c.give_up_at > now);
-                let idle = !job.running && job.candidates.is_empty() && job.retry_at <= now;
+                job.candidates.retain(|c| c.promised || c.give_up_at > now);
+                // one that was promised and got stuck stays, and does not hold up the next
+                let none_fresh = job.candidates.iter().all(|c| c.give_up_at <= now);
+                let idle = !job.running && none_fresh && job.retry_at <= now;
                 idle.then_some((*index, job.next_attempt))
             })
             .collect();
@@ -225,6 +233,7 @@ impl Node {
         if attempt < job.next_attempt
             || attempt.saturating_sub(job.next_attempt) > MAX_ATTEMPT_JUMP
             || job.running
+            || job.candidates.iter().filter(|c| c.promised).count() >= MAX_PROMISED
         {
             return false;
         }
@@ -298,8 +307,10 @@ impl Node {
         let give_up_at = now.saturating_add(self.config.keygen_timeout.saturating_mul(3));
         let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
         job.running = false;
-        if job.candidates.len() >= MAX_PENDING {
-            job.candidates.pop_front();
+        if job.candidates.iter().filter(|c| !c.promised).count() >= MAX_PENDING
+            && let Some(oldest) = job.candidates.iter().position(|c| !c.promised)
+        {
+            job.candidates.remove(oldest);
         }
         job.candidates.push_back(Candidate {
             share,
@@ -309,6 +320,8 @@ impl Node {
             confirmed: BTreeMap::new(),
             propose_at: now,
             give_up_at,
+            ask_again_at: now,
+            promised: false,
         });
         self.resume_early_keygen(now);
         self.drive_tests(now);

@@ -7,7 +7,7 @@
 //! A host that withholds, delays or repeats any of it can stop the service; it cannot make a share
 //! leave: that takes a [`casemate_ledger::Permit`], which applying a committed entry makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_audit::{StoreWriter, Tree};
 use casemate_ledger::{Committed, Effect, EntryBody, State};
@@ -48,6 +48,9 @@ pub struct Node {
     /// The hashes that proofs are made of; its frontier is the state's.
     pub(crate) tree: Tree,
     pub(crate) registry: RunRegistry,
+    /// Runs that no entry causes, by the boot that asked: size and number in their ids are its
+    /// own, so that it uses up nobody's room but its own.
+    pub(crate) asked: BTreeMap<BootId, RunRegistry>,
     pub(crate) runs: Runs,
     pub(crate) signing: Signing,
     pub(crate) triples: Triples,
@@ -59,6 +62,8 @@ pub struct Node {
     pub(crate) early_freezes: BTreeMap<Hash32, (SignedStatement, UnixMillis)>,
     /// Numbers for runs that this boot proposes; never repeated.
     pub(crate) next_number: u64,
+    /// Peers that named another root than this node's own.
+    pub(crate) disputes: BTreeSet<NodeName>,
     pub(crate) halted: bool,
     pub(crate) out: Vec<Output>,
 }
@@ -109,6 +114,7 @@ impl Node {
             state,
             tree: Tree::new(),
             registry: RunRegistry::new(party, boot_id),
+            asked: BTreeMap::new(),
             runs: Runs::default(),
             signing: Signing::default(),
             triples: Triples::default(),
@@ -118,6 +124,7 @@ impl Node {
             publisher: Publisher::new(StoreWriter::new(&genesis)),
             early_freezes: BTreeMap::new(),
             next_number: 0,
+            disputes: BTreeSet::new(),
             halted: false,
             out: Vec::new(),
         })
@@ -203,6 +210,23 @@ impl Node {
         self.fill_stock(now);
     }
 
+    /// A peer names another root than this node's own: it gets nothing that depends on one. The
+    /// word of t peers halts this node, since one of t at least is honest; fewer could all be
+    /// lying, and would otherwise stop every honest node with a message each.
+    pub(crate) fn dispute(&mut self, peer: NodeName, size: u64, theirs: Hash32, ours: Hash32) {
+        self.disputes.insert(peer.clone());
+        let disputing = u64::try_from(self.disputes.len()).unwrap_or(u64::MAX);
+        if disputing >= self.state.manifest().threshold {
+            self.halt(HaltReason::RootMismatch { peer, size, theirs, ours });
+        }
+    }
+
+    /// Peers that named another root than this node's own, since it booted.
+    #[must_use]
+    pub const fn disputes(&self) -> &BTreeSet<NodeName> {
+        &self.disputes
+    }
+
     pub(crate) fn halt(&mut self, reason: HaltReason) {
         self.halted = true;
         for id in self.runs.which(|_| true) {
@@ -264,6 +288,8 @@ impl Node {
                 }
                 let state = &self.state;
                 self.triples.retain_boots(|boot| state.is_current(boot));
+                self.asked.retain(|boot, _| state.is_current(boot));
+                self.drop_stale_candidates();
             }
         }
     }

@@ -7,8 +7,8 @@ use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
-    Ed25519Signature, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
-    Run as _, RunContext, RunError, RunId, Step, TripleRun, peek_run,
+    Ed25519Signature, Misuse, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
+    Run as _, RunContext, RunError, RunId, RunRegistry, Step, TripleRun, peek_run,
 };
 use zeroize::Zeroize as _;
 
@@ -39,7 +39,7 @@ pub(crate) enum Role {
     /// A key's generation.
     Keygen { index: u64 },
     /// The log key's signature of the checkpoint of this size.
-    Log { size: u64, led: bool },
+    Log { size: u64, leader: NodeName },
 }
 
 /// A run of any kind.
@@ -246,7 +246,7 @@ impl Node {
         }
         let id = context.id();
         let participants = context.participants().clone();
-        let claim = self.registry.claim(context, deadline)?;
+        let claim = self.claim(context, &role, deadline)?;
         let mut run = build(self, claim)?;
         let mut steps = vec![run.start(now)?];
         steps.extend(then(&mut run, id)?);
@@ -259,6 +259,22 @@ impl Node {
             self.deliver(id, from, bytes.as_slice(), now);
         }
         Ok(id)
+    }
+
+    /// Takes a run's id for good: from the entries' registry, or from that of the boot that asks.
+    fn claim(
+        &mut self,
+        context: RunContext,
+        role: &Role,
+        deadline: UnixMillis,
+    ) -> Result<Claim, Misuse> {
+        let (Role::Triples { leader } | Role::Log { leader, .. }) = role else {
+            return self.registry.claim(context, deadline);
+        };
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
+        let me = self.registry.me();
+        let fresh = || RunRegistry::new(me.party, me.boot);
+        self.asked.entry(boot).or_insert_with(fresh).claim(context, deadline)
     }
 
     pub(crate) fn run_message(&mut self, from: PartyId, bytes: &[u8], now: UnixMillis) {
@@ -326,7 +342,8 @@ impl Node {
             (Role::Keygen { index }, Made::Ed25519Key(key)) => {
                 self.key_made(index, crate::keygen::Pending::Ed25519(Box::new(key)), now);
             }
-            (Role::Log { size, led }, Made::Ed25519(signature)) => {
+            (Role::Log { size, leader }, Made::Ed25519(signature)) => {
+                let led = leader == *self.roster.me();
                 self.log_signature_made(size, led, signature.bytes, now);
             }
             _ => tracing::error!("a run made what its kind does not make"),
@@ -355,7 +372,9 @@ impl Node {
             Role::Sign { index, .. } => self.attempt_failed(index, &blamed, now),
             Role::Keygen { index } => self.keygen_failed(index, now),
             Role::Test { name, transcript, led } => self.test_failed(&name, &transcript, led, now),
-            Role::Log { size, led } => self.log_signature_failed(size, led),
+            Role::Log { size, leader } => {
+                self.log_signature_failed(size, leader == *self.roster.me());
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! out. The leader names the attempt, t participants and, for ECDSA, a pair of triples that exactly
 //! they made; every participant turns *its own* permit into an [`Attempt`] and takes digest, path,
 //! key and epoch from there (I4). The leader's tree root with the entry as last leaf is compared
-//! first: nodes that disagree halt before a share.
+//! first: where they differ no share is made, and a node that t peers contradict halts.
 //!
 //! Within τ an entry is driven at most three times, each time with fresh one-time values. All
 //! participants end with the verified signature; the leader proposes it at once, the others if they
@@ -66,6 +66,8 @@ struct Job {
     next: u8,
     /// Who failed this entry before: others are asked first.
     avoid: BTreeSet<NodeName>,
+    /// How many of this node's attempts each peer has led.
+    led: BTreeMap<NodeName, u8>,
     phase: Phase,
 }
 
@@ -106,7 +108,8 @@ impl Node {
     /// An entry allowed a signature.
     pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
         let phase = Phase::Open { not_before: now };
-        let job = Job { permit, since: now, next: 0, avoid: BTreeSet::new(), phase };
+        let (avoid, led) = (BTreeSet::new(), BTreeMap::new());
+        let job = Job { permit, since: now, next: 0, avoid, led, phase };
         self.signing.jobs.insert(job.permit.index(), job);
     }
 
@@ -205,7 +208,7 @@ impl Node {
     /// and says so.
     fn lead(&mut self, index: u64, now: UnixMillis) -> bool {
         let Some(job) = self.signing.jobs.get(&index) else { return false };
-        let (scheme, attempt) = (job.permit.scheme(), job.next.max(job.permit.next_attempt()));
+        let (scheme, attempt) = (job.permit.scheme(), job.permit.next_attempt(job.next));
         if attempt >= MAX_ATTEMPTS || self.runs.is_full() {
             return false;
         }
@@ -263,9 +266,7 @@ impl Node {
         match self.tree.root_at(index.saturating_add(1)) {
             Ok(ours) if ours != start.root => {
                 let size = index.saturating_add(1);
-                let reason =
-                    HaltReason::RootMismatch { peer: from.clone(), size, theirs: start.root, ours };
-                return self.halt(reason);
+                return self.dispute(from.clone(), size, start.root, ours);
             }
             Ok(_) => {}
             Err(_) => return,
@@ -291,9 +292,31 @@ impl Node {
                 return;
             }
         }
-        if self.is_frozen() || !self.begin_sign(&start, false, now) {
+        let may_lead = job.led.get(from).copied().unwrap_or(0) < self.attempts_of_a_peer();
+        if self.is_frozen() || !may_lead {
+            return self.decline(from, index, attempt);
+        }
+        let is_fresh = |job: &Job| job.permit.next_attempt(attempt) == attempt;
+        let was_fresh = is_fresh(job);
+        let begun = self.begin_sign(&start, false, now);
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && was_fresh
+            && !is_fresh(job)
+        {
+            let led = job.led.entry(from.clone()).or_default();
+            *led = led.saturating_add(1);
+        }
+        if !begun {
             self.decline(from, index, attempt);
         }
+    }
+
+    /// How many of an entry's attempts at this node one peer may lead: t - 1 peers together must
+    /// not be able to use up all, for then they could have a limit charged and nothing signed.
+    fn attempts_of_a_peer(&self) -> u8 {
+        let others = self.threshold.saturating_sub(1).max(1);
+        let each = u16::from(MAX_ATTEMPTS).saturating_sub(1).checked_div(others);
+        each.and_then(|each| u8::try_from(each).ok()).unwrap_or(1).max(1)
     }
 
     fn keep_start(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
@@ -302,7 +325,7 @@ impl Node {
     }
 
     fn decline(&mut self, to: &NodeName, index: u64, attempt: u8) {
-        let next = self.signing.jobs.get(&index).map_or(u8::MAX, |job| job.permit.next_attempt());
+        let next = self.signing.jobs.get(&index).map_or(u8::MAX, |job| job.permit.next_attempt(0));
         self.send(to, &PeerMessage::Declined { index, attempt, next });
     }
 
@@ -368,8 +391,9 @@ impl Node {
         }
         match self.run_attempt(attempt, start, led, now) {
             Ok(run) => {
-                if let Some(job) = self.signing.jobs.get_mut(&start.index)
-                    && !matches!(job.phase, Phase::Made { .. })
+                // messages that came early may have ended it already, well or not
+                if self.runs.get_mut(&run).is_some()
+                    && let Some(job) = self.signing.jobs.get_mut(&start.index)
                 {
                     job.phase = Phase::Running { run, attempt: start.attempt };
                 }

@@ -20,6 +20,8 @@ use crate::runs::{AnyRun, Role};
 
 /// Most triple runs of one other leader that this node takes part in at one time.
 const MAX_JOINED: usize = 16;
+/// Most pairs of one set that peers may have this node stock.
+const MAX_OF_SET: usize = 1_024;
 /// How far another node's size may lie from this one's when it asks for triples.
 const MAX_DRIFT: u64 = 100_000;
 /// How long a node waits after a failure before it makes triples for its stock again.
@@ -140,6 +142,10 @@ impl Node {
             || self.triples.led_by(from) >= MAX_JOINED
             || size.abs_diff(self.state.size()) > MAX_DRIFT
         {
+            return;
+        }
+        let set = self.run_participants(&participants);
+        if set.is_none_or(|set| self.triples.stock.count(&set) >= MAX_OF_SET) {
             return;
         }
         if let Err(error) = self.begin_triples(from, size, number, &participants, now) {

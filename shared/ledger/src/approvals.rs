@@ -16,7 +16,7 @@ use minicbor::Encode;
 
 use crate::apply::Step;
 use crate::entry::ApprovalProof;
-use crate::requests::Life;
+use crate::memory::Life;
 use crate::state::{ApprovalState, PendingRequest, RequestState, RequestStatus, State};
 use crate::verdict::Verdict;
 
@@ -124,7 +124,7 @@ pub(crate) fn apply_approval(
         Ok(verdict) => verdict,
         Err(denial) => {
             // a passkey's assertion does not expire, so that a host could repeat it for ever
-            crate::requests::count_denial(state, proof.credential(), step.now);
+            crate::memory::count_denial(state, proof.credential(), step.now);
             Verdict::Denied(denial)
         }
     }

@@ -11,21 +11,19 @@
 use casemate_policy::{Allowance, Approved, Ask, Decision, Requirement, evaluate};
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
-use casemate_proto::stamp::{MAX_LIFE, Method, Stamp, StampScope, VerifiedStamp};
+use casemate_proto::stamp::{Method, Stamp, StampScope, VerifiedStamp};
 use casemate_proto::{
-    CredentialId, Denial, DenialCode, Millis, PrincipalId, PublicKey, RequestId, UnixMillis,
+    CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
 };
 
 use crate::apply::{Effect, Step};
+use crate::memory::{Life, check_room, count_denial, remember, replayable_until};
 use crate::payload::{self, Decoded};
 use crate::permit::Permit;
 use crate::state::{
     AllowedRequest, ApprovalState, PendingRequest, RequestKey, RequestState, RequestStatus, State,
 };
 use crate::verdict::{Allowed, Pending, Verdict};
-
-/// A minute, in which recorded denials of one credential are counted.
-const MINUTE_MS: u64 = 60_000;
 
 /// A stamped body whose credential is registered: who asks, for what.
 #[derive(Debug)]
@@ -118,15 +116,6 @@ impl State {
         Ok(Authentic { stamp: verified, principal, request })
     }
 
-    /// Whether a credential has used up its recorded denials of this minute; then the node
-    /// refuses by itself, with no entry.
-    #[must_use]
-    pub fn is_rate_limited(&self, credential: &CredentialId, now: UnixMillis) -> bool {
-        let most = self.manifest.limits.max_denials_per_minute;
-        let minute = now.0 / MINUTE_MS;
-        self.uses.get(credential).is_some_and(|u| u.minute == minute && u.denials >= most)
-    }
-
     /// Where a remembered request stands now: `Allowed` whose τ has passed is `expired`.
     #[must_use]
     pub fn outcome(
@@ -181,52 +170,6 @@ pub enum Outcome<'s> {
     Expired,
 }
 
-/// Forgets requests whose time has come. Run at the start of every entry.
-pub(crate) fn forget_due(state: &mut State, now: UnixMillis) {
-    while let Some(&(at, key)) = state.forget.first() {
-        if at > now {
-            return;
-        }
-        state.forget.pop_first();
-        if let Some(request) = state.requests.remove(&key) {
-            let was_pending = matches!(request.status, RequestStatus::Pending(_));
-            if let Some(used) = state.uses.get_mut(&key.0) {
-                used.requests = used.requests.saturating_sub(1);
-                used.pending = used.pending.saturating_sub(u64::from(was_pending));
-                if used.requests == 0 && used.minute < now.0 / MINUTE_MS {
-                    state.uses.remove(&key.0);
-                }
-            }
-        }
-    }
-}
-
-fn remember(state: &mut State, key: RequestKey, request: RequestState) {
-    let is_pending = matches!(request.status, RequestStatus::Pending(_));
-    let forget_at = request.forget_at;
-    let former = state.requests.insert(key, request);
-    let was_pending =
-        former.as_ref().is_some_and(|f| matches!(f.status, RequestStatus::Pending(_)));
-    if let Some(former) = &former {
-        state.forget.remove(&(former.forget_at, key));
-    }
-    state.forget.insert((forget_at, key));
-    let used = state.uses.entry(key.0).or_default();
-    used.requests = used.requests.saturating_add(u64::from(former.is_none()));
-    used.pending =
-        used.pending.saturating_add(u64::from(is_pending)).saturating_sub(u64::from(was_pending));
-}
-
-pub(crate) fn count_denial(state: &mut State, credential: CredentialId, now: UnixMillis) {
-    let minute = now.0 / MINUTE_MS;
-    let used = state.uses.entry(credential).or_default();
-    if used.minute != minute {
-        used.minute = minute;
-        used.denials = 0;
-    }
-    used.denials = used.denials.saturating_add(1);
-}
-
 pub(crate) fn apply_request(
     state: &mut State,
     stamp: &Stamp,
@@ -257,12 +200,6 @@ pub(crate) fn apply_request(
     decide_fresh(state, &fresh, step)
 }
 
-/// Until when a stamp under this id could still be valid: this one, or one that its client made
-/// before it could know what is decided now and that a host has kept back.
-fn replayable_until(state: &State, stamp: &Stamp, now: UnixMillis) -> UnixMillis {
-    stamp.expires_at.max(now.saturating_add(MAX_LIFE)).saturating_add(state.slack())
-}
-
 /// A request that was not seen before.
 struct Fresh<'a> {
     key: RequestKey,
@@ -270,21 +207,6 @@ struct Fresh<'a> {
     body: &'a [u8],
     /// When no stamp under its id can be valid any more.
     until: UnixMillis,
-}
-
-fn check_room(state: &State, credential: &CredentialId) -> Result<(), Denial> {
-    let limits = &state.manifest.limits;
-    let total = u64::try_from(state.requests.len()).unwrap_or(u64::MAX);
-    let own = state.uses.get(credential).map_or(0, |used| used.requests);
-    if total >= limits.max_requests || own >= limits.max_requests_per_credential {
-        return Err(Denial::new(
-            DenialCode::TableFull,
-            format_args!(
-                "{total} requests are remembered, {own} of this credential; ask again later"
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdict {
@@ -388,23 +310,6 @@ fn approved(a: &ApprovalState) -> Approved {
         credential: a.credential,
         passkey: a.passkey,
         at: a.at,
-    }
-}
-
-/// How long an outcome is remembered at least.
-#[derive(Clone, Copy)]
-pub(crate) struct Life {
-    /// When no stamp that the decision is about can be valid any more.
-    pub(crate) until: UnixMillis,
-    /// Until when the request is remembered already. Asking again must not add to it, or a host
-    /// that repeats one stamp would fill the table for good.
-    pub(crate) floor: UnixMillis,
-}
-
-impl Life {
-    /// Until when what could end at `end` is remembered, with the manifest's memory on top.
-    fn with_memory(self, end: UnixMillis, memory: Millis) -> UnixMillis {
-        self.floor.max(self.until.max(end).saturating_add(memory))
     }
 }
 
@@ -525,7 +430,7 @@ fn allow(
         digest: decoded.digest,
         at: step.now,
         release_by,
-        next_attempt: 0,
+        used: [false; 3],
     }));
     Ok(Verdict::Allowed(Allowed {
         principal: asked.principal.clone(),
@@ -617,70 +522,4 @@ fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Ve
         },
     );
     Verdict::Denied(denial)
-}
-
-/// A signature proves itself: it must verify under the child's key over the allowed digest. It
-/// is uncharged, and the first one stays.
-pub(crate) fn apply_signed(
-    state: &mut State,
-    credential: &CredentialId,
-    request_id: &RequestId,
-    signature: &[u8],
-    step: &mut Step,
-) -> Verdict {
-    let refuse = |reason: &str| {
-        Verdict::Denied(Denial::new(
-            DenialCode::UnknownRequest,
-            format_args!("request {request_id}: {reason}"),
-        ))
-    };
-    let key = (*credential, *request_id);
-    let Some(request) = state.requests.get(&key) else {
-        return refuse("it is not known");
-    };
-    let allowed = match &request.status {
-        RequestStatus::Allowed(allowed) => allowed.clone(),
-        RequestStatus::Signed { signed_index, .. } => {
-            return Verdict::Repeated { index: *signed_index };
-        }
-        _ => return refuse("it is not allowed"),
-    };
-    if step.now > state.record_by(&allowed) {
-        return refuse("it was not signed in time, and may have been answered `expired` since");
-    }
-    if !signature_fits(state, &allowed, signature) {
-        return refuse("the signature does not verify");
-    }
-    let (body_hash, index, forget_at) = (request.body_hash, request.index, request.forget_at);
-    let status =
-        RequestStatus::Signed { allowed, signature: signature.to_vec(), signed_index: step.index };
-    remember(state, key, RequestState { body_hash, index, forget_at, status });
-    step.effects.push(Effect::SignatureRecorded { credential: key.0, request_id: key.1 });
-    Verdict::accepted()
-}
-
-fn signature_fits(state: &State, allowed: &AllowedRequest, signature: &[u8]) -> bool {
-    let Some(key) = state.keys.get(&allowed.key) else { return false };
-    let Some(live) = &key.live else { return false };
-    let Ok(child) = payload::child(key.scheme, live, &allowed.path) else { return false };
-    let expected_len = match key.scheme {
-        casemate_proto::Scheme::EcdsaSecp256k1 => 65,
-        casemate_proto::Scheme::Ed25519 => 64,
-    };
-    let Some((plain, rest)) = signature.split_first_chunk::<64>() else { return false };
-    signature.len() == expected_len
-        && crate::keys::verify_signature(key.scheme, &child.public_key, &allowed.digest, plain)
-        && rest.iter().all(|v| recovers(&child.public_key, &allowed.digest, plain, *v))
-}
-
-/// Whether the recovery id `v` gives exactly this public key.
-fn recovers(public_key: &[u8], digest: &[u8; 32], plain: &[u8; 64], v: u8) -> bool {
-    let (Ok(signature), Some(id)) = (
-        k256::ecdsa::Signature::from_slice(plain),
-        Some(v).filter(|v| *v <= 1).and_then(k256::ecdsa::RecoveryId::from_byte),
-    ) else {
-        return false;
-    };
-    k256::ecdsa::VerifyingKey::recover_from_prehash(digest, &signature, id)
-        .is_ok_and(|key| key.to_encoded_point(true).as_bytes() == public_key)
 }

@@ -1,5 +1,8 @@
 //! Nodes that stop, freezes, a minority, time that runs out.
 
+use std::sync::{Arc, Mutex};
+
+use casemate_ledger::{Attachment, EntryBody};
 use casemate_proto::governance::Change;
 use casemate_proto::{DenialCode, Scheme};
 use casemate_signer::{Answer, Submission};
@@ -153,4 +156,37 @@ fn key_generation_waits_for_the_node_that_is_missing_and_then_ends_well() {
     kit.govern(change, None);
     kit.until_live("second");
     assert!(!kit.halted());
+}
+
+#[test]
+fn key_whose_entry_comes_late_still_has_all_its_shares() {
+    let mut kit = Kit::born(|_| ());
+    kit.govern(Change::ConfirmGenesis, None);
+    // the hosts keep back the entry that everybody has confirmed for longer than a share waits
+    let held = Arc::new(Mutex::new(None));
+    let first = Arc::clone(&held);
+    kit.cluster.intercept(Box::new(move |_, output| match Seen::of(output) {
+        Seen::Proposed(body @ EntryBody::KeyLive(_)) => {
+            first.lock().unwrap().get_or_insert(body);
+            false
+        }
+        _ => true,
+    }));
+    let change = Change::CreateKey { name: key_name("notary"), scheme: Scheme::Ed25519 };
+    kit.govern(change, None);
+    kit.pass(70_000);
+    let entry = held.lock().unwrap().take().expect("everybody confirmed");
+    kit.cluster.intercept(Box::new(|_, _| true));
+    kit.cluster.propose(entry);
+    kit.until_live("notary");
+    let policy = kit.policy();
+    kit.govern(
+        Change::SetPolicy { policy: policy.policy_hash() },
+        Some(Attachment::Policy(policy.canonical_bytes())),
+    );
+    for at in 0..3 {
+        let request = kit.message(&format!("led by another node each time: {at}"));
+        let answer = signed(kit.agent_asks(at, &request));
+        check(&kit, Scheme::Ed25519, &answer);
+    }
 }
