@@ -25,7 +25,7 @@ use casemate_threshold::{
 };
 
 use crate::bounded::PerPeer;
-use crate::event::{HaltReason, Output};
+use crate::event::Output;
 use crate::keygen::Live;
 use crate::node::Node;
 use crate::peer::PeerMessage;
