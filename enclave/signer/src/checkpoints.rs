@@ -1,7 +1,7 @@
 //! Checkpoints: cosigned ones for receipts, on demand; log-signed ones for the world, at most one
 //! in an interval.
 //!
-//! A boot cosigns only a root that is its own tree's at that size; where two differ, both halt. The
+//! A boot cosigns only a root that is its own tree's at that size; a peer that names another gets none. The
 //! lowest-named live node leads the published ones: it gathers cosignatures and the log key's
 //! signature, and every node that finds the note good writes its own store by it.
 
@@ -219,7 +219,7 @@ impl Node {
         }
     }
 
-    /// This node's checkpoint of a size, if a peer's root is the same; halts if it is another.
+    /// This node's checkpoint of a size, if a peer's root is the same; a dispute if it is another.
     fn own_checkpoint(&mut self, peer: &NodeName, size: u64, root: Hash32) -> Own {
         if size > self.state.size() {
             return Own::Ahead;
@@ -228,7 +228,7 @@ impl Node {
             Ok(ours) if ours == root => Own::Is(Checkpoint::new(&self.origin(), size, root)),
             Ok(ours) => {
                 let peer = peer.clone();
-                self.halt(HaltReason::RootMismatch { peer, size, theirs: root, ours });
+                self.dispute(peer, size, root, ours);
                 Own::No
             }
             Err(_) => Own::No,

@@ -7,7 +7,7 @@
 //! A host that withholds, delays or repeats any of it can stop the service; it cannot make a share
 //! leave: that takes a [`casemate_ledger::Permit`], which applying a committed entry makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_audit::{StoreWriter, Tree};
 use casemate_ledger::{Committed, Effect, EntryBody, State};
@@ -29,6 +29,12 @@ use crate::roster::Roster;
 use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
 use crate::triples::Triples;
+
+/// For how many of the newest leaves a node can give proofs, at 64 bytes each; for older ones the
+/// auditors' stores can.
+const KEPT_LEAVES: u64 = 1 << 20;
+/// How often older ones are dropped.
+const FORGET_EVERY: u64 = 4_096;
 
 /// One node.
 pub struct Node {
@@ -56,6 +62,8 @@ pub struct Node {
     pub(crate) early_freezes: BTreeMap<Hash32, (SignedStatement, UnixMillis)>,
     /// Numbers for runs that this boot proposes; never repeated.
     pub(crate) next_number: u64,
+    /// Peers that named another root than this node's own.
+    pub(crate) disputes: BTreeSet<NodeName>,
     pub(crate) halted: bool,
     pub(crate) out: Vec<Output>,
 }
@@ -116,6 +124,7 @@ impl Node {
             publisher: Publisher::new(StoreWriter::new(&genesis)),
             early_freezes: BTreeMap::new(),
             next_number: 0,
+            disputes: BTreeSet::new(),
             halted: false,
             out: Vec::new(),
         })
@@ -201,6 +210,23 @@ impl Node {
         self.fill_stock(now);
     }
 
+    /// A peer names another root than this node's own: it gets nothing that depends on one. The
+    /// word of t peers halts this node, since one of t at least is honest; fewer could all be
+    /// lying, and would otherwise stop every honest node with a message each.
+    pub(crate) fn dispute(&mut self, peer: NodeName, size: u64, theirs: Hash32, ours: Hash32) {
+        self.disputes.insert(peer.clone());
+        let disputing = u64::try_from(self.disputes.len()).unwrap_or(u64::MAX);
+        if disputing >= self.state.manifest().threshold {
+            self.halt(HaltReason::RootMismatch { peer, size, theirs, ours });
+        }
+    }
+
+    /// Peers that named another root than this node's own, since it booted.
+    #[must_use]
+    pub const fn disputes(&self) -> &BTreeSet<NodeName> {
+        &self.disputes
+    }
+
     pub(crate) fn halt(&mut self, reason: HaltReason) {
         self.halted = true;
         for id in self.runs.which(|_| true) {
@@ -226,8 +252,11 @@ impl Node {
         }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
         self.resume_early_starts(now);
-        self.drive_signing(now);
+        self.drive_job(index, now);
         self.drive_checkpoints(now);
+        if index.checked_rem(FORGET_EVERY) == Some(0) {
+            self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
+        }
     }
 
     fn effect(&mut self, effect: Effect, committed: &Committed, index: u64, now: UnixMillis) {
@@ -313,7 +342,7 @@ impl Node {
                 self.join_log_signature(from, size, root, participants, number, now);
             }
             PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
-            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, false, now),
+            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, now),
         }
     }
 

@@ -43,6 +43,12 @@ impl Triples {
     pub(crate) fn take_own(&mut self, set: &Participants) -> Option<TriplePairId> {
         self.own.get_mut(set)?.pop_front()
     }
+    /// A name that was taken and not used, if its pair is still there.
+    pub(crate) fn give_back(&mut self, set: Participants, id: TriplePairId) {
+        if self.has(&set, &id) {
+            self.own.entry(set).or_default().push_front(id);
+        }
+    }
     pub(crate) fn take(&mut self, set: &Participants, id: &TriplePairId) -> Option<TriplePair> {
         self.stock.take(set, id)
     }

@@ -4,6 +4,7 @@
 
 mod attest;
 mod audit;
+mod policy;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ enum Command {
     Attest(attest::AttestArgs),
     /// The audit log of a cluster, from its store, offline.
     Audit(audit::AuditArgs),
+    /// Policies: lint, bounds, diff, simulate, hash.
+    Policy(policy::PolicyArgs),
 }
 
 fn main() -> ExitCode {
@@ -38,5 +41,6 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Attest(args) => attest::run(args),
         Command::Audit(args) => audit::run(&args),
+        Command::Policy(args) => policy::run(args),
     }
 }

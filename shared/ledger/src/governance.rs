@@ -5,7 +5,7 @@
 //! heartbeat), so that a host cannot let it run out in the dark; a cluster without freezers
 //! counts from the proposal itself.
 
-use casemate_policy::Policy;
+use casemate_policy::{Policy, diff};
 use casemate_proto::governance::{Change, SignedChange, VerifiedChange};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{CredentialId, Denial, DenialCode, Millis, PublicKey, Scheme, UnixMillis};
@@ -132,7 +132,7 @@ fn take_effect(
                 |change: &PendingChange| matches!(change.envelope.change, Change::SetPolicy { .. });
             let tightens = match &state.policy {
                 None => true,
-                Some(current) => is_tightening(&current.policy, &parsed),
+                Some(current) => diff(&current.policy, &parsed).is_tightening(),
             };
             if !tightens {
                 let others = state.changes.values().filter(|change| !waiting(change)).count();
@@ -305,8 +305,4 @@ pub(crate) fn activate_due(state: &mut State, now: UnixMillis, effects: &mut Vec
             _ => {}
         }
     }
-}
-
-fn is_tightening(_current: &Policy, _next: &Policy) -> bool {
-    false
 }

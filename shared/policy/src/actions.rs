@@ -30,11 +30,10 @@ pub(crate) const fn class(action: Action) -> Class {
         | Action::Erc20Approve
         | Action::Erc20IncreaseAllowance
         | Action::Erc20Permit
+        // approves everything there is, and is read as the largest amount
+        | Action::SetApprovalForAll
         | Action::Eip3009Transfer => Class::Valued,
-        Action::SetApprovalForAll
-        | Action::ContractCreation
-        | Action::ContractCall
-        | Action::OtherTypedData => Class::Opaque,
+        Action::ContractCreation | Action::ContractCall | Action::OtherTypedData => Class::Opaque,
         Action::Message | Action::RawHash => Class::OffChain,
     }
 }

@@ -8,6 +8,7 @@
 pub mod attestation;
 pub mod audit;
 pub mod ledger;
+pub mod policy;
 pub mod proto;
 pub mod threshold;
 pub mod tx;
@@ -27,6 +28,7 @@ pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
     audit::TARGETS,
     ledger::TARGETS,
+    policy::TARGETS,
     proto::TARGETS,
     threshold::TARGETS,
     tx::TARGETS,

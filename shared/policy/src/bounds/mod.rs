@@ -19,6 +19,8 @@ use casemate_proto::{Amount, AssetId, GrantId, Hash32, KeyName, ListId, Millis, 
 
 use crate::{charge::Slack, policy::Policy};
 
+pub(crate) use reach::{askers, requesters};
+
 /// What bounds are computed for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Setting {

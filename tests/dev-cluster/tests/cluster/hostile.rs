@@ -213,24 +213,50 @@ fn start_from_a_node_that_is_not_in_the_roster_is_dropped() {
     assert!(attack.runs_after(&start).is_empty());
 }
 
-#[test]
-fn start_with_another_root_halts_before_a_share() {
-    let mut attack = allowed();
-    let start = PeerMessage::StartSign {
+fn other_root(attack: &Attack, from: &NodeName) -> PeerMessage {
+    let mut participants = vec![from.clone(), attack.victim.clone()];
+    participants.sort();
+    PeerMessage::StartSign {
         index: attack.index,
         attempt: 0,
-        participants: attack.pair(),
+        participants,
         triples: None,
         root: Hash32::new([0xbb; 32]),
-    };
+    }
+}
+
+fn has_halted(attack: &Attack) -> bool {
+    let progress = attack.kit.progress.lock().unwrap();
+    progress.iter().any(|what| {
+        matches!(
+            what,
+            Progress::Halted { node, reason: HaltReason::RootMismatch { .. } }
+                if *node == attack.victim
+        )
+    })
+}
+
+#[test]
+fn one_lying_peer_gets_no_share_and_halts_nobody() {
+    let mut attack = allowed();
+    let leader = attack.leader.clone();
+    for _ in 0..5 {
+        let start = other_root(&attack, &leader);
+        assert!(attack.runs_after(&start).is_empty());
+    }
+    assert!(!has_halted(&attack));
+}
+
+#[test]
+fn node_that_t_peers_contradict_halts_before_a_share() {
+    let mut attack = allowed();
+    let (leader, victim) = (attack.leader.clone(), attack.victim.clone());
+    let third = (0..3).map(|i| attack.kit.name(i)).find(|n| *n != leader && *n != victim).unwrap();
+    let start = other_root(&attack, &leader);
     assert!(attack.runs_after(&start).is_empty());
-    let progress = attack.kit.progress.lock().unwrap().clone();
-    let victim = attack.victim.clone();
-    assert!(progress.iter().any(|what| matches!(
-        what,
-        Progress::Halted { node, reason: HaltReason::RootMismatch { .. } } if *node == victim
-    )));
-    drop(progress);
+    let start = other_root(&attack, &third);
+    assert!(runs_after(&mut attack.kit, &third, &victim, &start).is_empty());
+    assert!(has_halted(&attack));
     attack.kit.cluster.intercept(Box::new(|_, _| true));
     let seen = attack.kit.watch_outputs(|_| true);
     attack.kit.pass(1_000);
