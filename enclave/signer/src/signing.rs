@@ -208,8 +208,8 @@ impl Node {
     /// and says so.
     fn lead(&mut self, index: u64, now: UnixMillis) -> bool {
         let Some(job) = self.signing.jobs.get(&index) else { return false };
-        let (scheme, next) = (job.permit.scheme(), job.permit.next_attempt(job.next));
-        if next >= MAX_ATTEMPTS || self.runs.is_full() {
+        let (scheme, attempt) = (job.permit.scheme(), job.permit.next_attempt(job.next));
+        if attempt >= MAX_ATTEMPTS || self.runs.is_full() {
             return false;
         }
         let t = usize::from(self.threshold);
@@ -229,8 +229,7 @@ impl Node {
                 Some(pair.0)
             }
         };
-        let start =
-            StartSign { index, attempt: next, participants: participants.clone(), triples, root };
+        let start = StartSign { index, attempt, participants: participants.clone(), triples, root };
         if self.begin_sign(&start, true, now) {
             let StartSign { index, attempt, participants: named, triples, root } = start;
             let message =
