@@ -11,6 +11,7 @@ up again. `docs/FORMATS.md` describes the fields. Needs the packages of `require
 
 import copy
 import datetime
+import functools
 import json
 import re
 import sys
@@ -112,11 +113,13 @@ class Transaction:
         if self.kind is None:
             need(len(self.items) == 9 and self.items[7:] == [b"", b""], "not an EIP-155 transaction")
             self.chain, (to, value, data) = number(6), self.items[3:6]
+            self.fee = number(1) * number(2)
         else:
             counts = {1: 8, 2: 9}
             need(counts.get(self.kind) == len(self.items), "not an EIP-2930 or EIP-1559 transaction")
             first = self.kind + 3
             self.chain, (to, value, data) = number(0), self.items[first:first + 3]
+            self.fee = number(first - 2) * number(first - 1)
         self.to, self.value, self.data = to, int.from_bytes(value, "big"), data
         self.digest = keccak(unsigned)
 
@@ -130,24 +133,30 @@ class Transaction:
         return raw == bytes([self.kind]) + rlp.encode(self.items + [v, r, s])
 
     def moves(self):
-        """(asset, amount) that it moves, where it is a transfer that is known here."""
+        """(asset, amount) of what it moves: the native value and the most that its gas can cost,
+        and the tokens of a transfer."""
         chain = f"eip155:{self.chain}"
-        if not self.data:
-            return TOKENS.get((chain, None)), self.value
+        moves = [(TOKENS.get((chain, None)), self.value + self.fee)]
         if len(self.data) == 68 and self.data[:4] == keccak(b"transfer(address,uint256)")[:4]:
             asset = TOKENS.get((chain, "0x" + self.to.hex()))
-            return asset, int.from_bytes(self.data[36:], "big")
-        return None, 0
+            moves.append((asset, int.from_bytes(self.data[36:], "big")))
+        return moves
 
 
 def typed_data_moves(data):
     if data.get("primaryType") != "TransferWithAuthorization":
-        return None, 0
+        return []
     domain = data["domain"]
     token = f"eip155:{domain['chainId']}", domain["verifyingContract"].lower()
-    return TOKENS.get(token), int(data["message"]["value"])
+    return [(TOKENS.get(token), int(data["message"]["value"]))]
 
 
+@functools.cache
+def typed_data_digest(data):
+    return _hash_eip191_message(encode_typed_data(full_message=json.loads(data)))
+
+
+@functools.cache
 def recover(digest, signature):
     need(len(signature) == 65 and signature[64] in (27, 28), "not r, s and v of 27 or 28")
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
@@ -246,25 +255,24 @@ class Demo:
             need(value["digest"] is not None, "signed with no digest")
             self.signature(value, digest, transaction)
             time = self.signed_receipt(value, digest)
-            self.moved.append((value["key"], *moves, time, value["step"]))
+            self.moved += [(value["key"], *move, time, value["step"]) for move in moves]
         elif outcome == "denied":
             self.denial(value["denial"])
             if value["receipt"] is not None:
                 self.denied_receipt(value)
 
     def digest_of(self, value):
-        """(digest, (asset, amount), transaction) of what was asked, as it is signed."""
+        """(digest, what it moves, transaction) of what was asked, as it is signed."""
         given = value["input"]
         if value["kind"] == "message":
-            return sha256(b"casemate/message/v1\0" + self.genesis + unhex(given)), (None, 0), None
+            return sha256(b"casemate/message/v1\0" + self.genesis + unhex(given)), [], None
         if value["kind"] == "hash":
-            return unhex(given, 32), (None, 0), None
+            return unhex(given, 32), [], None
         if value["kind"] == "tx":
             transaction = Transaction(unhex(given))
             return transaction.digest, transaction.moves(), transaction
         need(isinstance(given, dict), "typed data is not an object")
-        digest = _hash_eip191_message(encode_typed_data(full_message=given))
-        return digest, typed_data_moves(given), None
+        return typed_data_digest(json.dumps(given)), typed_data_moves(given), None
 
     def signature(self, value, digest, transaction):
         need(value["key"] in self.keys, f"no key `{value['key']}`")
@@ -391,14 +399,12 @@ class Demo:
         attack = fields(self.document["attack"], "attack")
         total, bound = amount(attack["signed_total"]), amount(attack["bound"])
         need(total == bound > 0, f"the attacker got {total} where the bound is {bound}")
-        sums = {}
-        for key, asset, sum_, _, step in self.moved:
-            if step == 6:
-                sums[key, asset] = sums.get((key, asset), 0) + sum_
-        reached = [what for what, sum_ in sums.items() if sum_ == total]
-        bounds = [(row["key"], row["asset"]) for row in self.document["bounds"]
-                  if amount(row["amount"]) == bound]
-        need(set(reached) & set(bounds), "no key's signatures of step 6 add up to that")
+        got = sum(sum_ for key, asset, sum_, _, step in self.moved
+                  if (key, asset, step) == ("agent-9", "usdc_base", 6))
+        need(got == total, f"the signatures of step 6 add up to {got}")
+        bounds = [amount(row["amount"]) for row in self.document["bounds"]
+                  if (row["key"], row["asset"]) == ("agent-9", "usdc_base")]
+        need(bound in bounds, "the bound is none of those listed")
         step6 = sum(request["step"] == 6 for request in self.requests)
         need(whole(attack["asked"], "count") >= step6 > 0, "fewer asked than listed")
 
@@ -479,7 +485,7 @@ def mutations(document):
 
     tx, typed = first(outcome="signed", kind="tx"), first(outcome="signed", kind="typed_data")
     message, denied = first(outcome="signed", kind="message"), proven_denial()
-    attacked = first(outcome="signed", step=6)
+    attacked = first(outcome="signed", step=6, key="agent-9")
 
     def field(number, name, change):
         def apply(d):

@@ -5,6 +5,7 @@ CBOR (RFC 8949, the deterministic subset), RFC 6962 inclusion proofs, and C2SP s
 """
 
 import base64
+import functools
 import hashlib
 import re
 
@@ -100,6 +101,7 @@ def inclusion_root(leaf, index, size, proof):
     return node
 
 
+@functools.cache
 def verify_ed25519(key, signature, message):
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)

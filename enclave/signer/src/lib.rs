@@ -1,1 +1,36 @@
-//! The node: permits, scheduler, protocol runs.
+//! The node: an enclave's part in a cluster, as a state machine without I/O.
+//!
+//! It applies the ledger's committed entries, and what an entry allows it signs together with
+//! `t - 1` others; it generates keys, stocks triples, cosigns checkpoints and answers. What it needs
+//! from outside comes in as an [`Event`] with the time, what it wants done goes out as an
+//! [`Output`]; randomness is an argument of its birth.
+//!
+//! Rooms: [`boot`] keys of one boot; [`event`] what happens and what is wanted; [`node`] dispatch;
+//! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
+//! `replies` both sides of that; `signing` permits to signatures; `triples` their stock; `keygen`
+//! and `key_tests` new keys; `checkpoints` and `publish` the log; `runs` protocol runs in
+//! progress; `roster` who is there; `bounded` caps.
+
+pub mod answer;
+pub mod boot;
+pub mod event;
+pub mod node;
+pub mod peer;
+
+mod bounded;
+mod checkpoints;
+mod key_tests;
+mod keygen;
+mod publish;
+mod replies;
+mod requests;
+mod roster;
+mod runs;
+mod signing;
+mod triples;
+
+pub use answer::{Answer, PendingAnswer, Receipt, Signed, SignedDenial, Submission, Ticket};
+pub use boot::{BootSecret, Entropy};
+pub use event::{BirthError, Bytes, Event, HaltReason, NodeConfig, Output};
+pub use node::Node;
+pub use peer::PeerMessage;

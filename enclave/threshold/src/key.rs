@@ -7,7 +7,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use casemate_proto::{GenesisId, Hash32, Incarnation, hash::tagged_hash};
+use casemate_proto::{
+    GenesisId, Hash32, Incarnation, Scheme, hash::tagged_hash, key_test::KeyTest,
+};
 
 use crate::{
     context::{KeyRef, Purpose, RunContext},
@@ -36,8 +38,8 @@ pub struct KeyFacts {
 
 /// A scheme's share.
 pub trait Share: crate::run::sealed::Sealed {
-    /// The scheme's name, bound into test messages.
-    const SCHEME: &'static str;
+    /// The scheme, bound into test messages.
+    const SCHEME: Scheme;
 
     /// The group's public key: 33 bytes SEC1 or 32 bytes Ed25519.
     fn public_key(&self) -> Vec<u8>;
@@ -74,21 +76,19 @@ pub(crate) fn test_digest<S: Share>(
     share: &S,
     signers: &Participants,
 ) -> [u8; 32] {
-    let digest = tagged_hash(
-        "casemate/threshold/test-signature/v1",
-        &[
-            facts.genesis.as_bytes(),
-            &facts.incarnation.0.to_be_bytes(),
-            S::SCHEME.as_bytes(),
-            facts.key.name.as_str().as_bytes(),
-            &facts.key.epoch.0.to_be_bytes(),
-            &share.public_key(),
-            &facts.chain_code,
-            facts.transcript.as_bytes(),
-            &signers.to_bytes(),
-        ],
-    );
-    *digest.as_bytes()
+    let signers: Vec<_> = signers.as_slice().iter().map(|p| (p.party.number(), p.boot)).collect();
+    KeyTest {
+        genesis: facts.genesis,
+        incarnation: facts.incarnation,
+        scheme: S::SCHEME,
+        name: &facts.key.name,
+        epoch: facts.key.epoch.0,
+        public_key: &share.public_key(),
+        chain_code: &facts.chain_code,
+        transcript: &facts.transcript,
+        signers: &signers,
+    }
+    .digest()
 }
 
 impl<S: Share> PendingKey<S> {

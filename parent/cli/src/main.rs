@@ -3,6 +3,7 @@
 //! Status 0: done; 1: error, usage included; 2: denied by policy; 3: pending approval.
 
 mod attest;
+mod audit;
 mod policy;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ struct Cli {
 enum Command {
     /// Attestation documents of Nitro enclaves.
     Attest(attest::AttestArgs),
+    /// The audit log of a cluster, from its store, offline.
+    Audit(audit::AuditArgs),
     /// Policies: lint, bounds, diff, simulate, hash.
     Policy(policy::PolicyArgs),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Attest(args) => attest::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Policy(args) => policy::run(args),
     }
 }

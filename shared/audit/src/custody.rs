@@ -92,6 +92,8 @@ pub struct CustodyEvidence {
     pub loosening_delay: Millis,
     /// How many keys may freeze.
     pub freezers: usize,
+    /// Whether there is a policy: without one nothing is signed.
+    pub policy_in_force: bool,
     /// What can be signed at most, if it was computed.
     pub bounds: Option<Bounds>,
     /// How the owner leaves.
@@ -99,7 +101,7 @@ pub struct CustodyEvidence {
 }
 
 impl CustodyEvidence {
-    /// What a manifest says. Nodes that it says run on Nitro count as unverified: set their
+    /// What a manifest says, for a cluster with a policy in force. Nodes that it says run on Nitro count as unverified: set their
     /// [`NodeCustody::boundary`] from attestation documents that were verified.
     #[must_use]
     pub fn from_manifest(
@@ -132,6 +134,7 @@ impl CustodyEvidence {
             governance: (count(manifest.governance.quorum), manifest.governance.keys.len()),
             loosening_delay: manifest.governance.loosening_delay,
             freezers: manifest.freezers.len(),
+            policy_in_force: true,
             bounds,
             exit,
         }
@@ -325,6 +328,7 @@ fn once_compromised(evidence: &CustodyEvidence, split: bool) -> Answer {
     let (t, n) = (evidence.threshold, evidence.nodes.len());
     let mut details = Vec::new();
     let answer = match &evidence.bounds {
+        _ if !evidence.policy_in_force => "nothing: no policy is in force".to_owned(),
         None => "not computed: no bounds were given for this report".to_owned(),
         Some(bounds) if bounds.lines.is_empty() => {
             "nothing: no grant of the policy in force allows anything".to_owned()
@@ -430,6 +434,7 @@ mod tests {
             governance: (2, 3),
             loosening_delay: Millis(3_600_000),
             freezers: 2,
+            policy_in_force: true,
             bounds: Some(Bounds {
                 policy: Hash32::new([2; 32]),
                 lines: vec!["agent-7: at most 200.00 USDC in any 24h".to_owned()],
@@ -489,5 +494,8 @@ mod tests {
         assert!(text.contains("nodes a, b share region region-a"), "{text}");
         assert!(text.contains("claims no independence"), "{text}");
         assert!(text.contains("not computed"), "{text}");
+        evidence.policy_in_force = false;
+        let text = CustodyReport::new(&evidence).to_string();
+        assert!(text.contains("nothing: no policy is in force"), "{text}");
     }
 }

@@ -100,6 +100,52 @@ fn checkpoint_of_the_specification_parses() {
     );
 }
 
+/// A checkpoint of a public log (arche2025h1, staging) with the cosignatures of public witnesses,
+/// whose keys their operators publish.
+const PUBLIC: &str = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
+    — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
+    — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
+    — transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYTzwZ2rhIgcqoXHAwVkjZr4AscylP3v7sEodkRAErumC2q44vdgJY096st5BQ==\n\
+    — witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==\n\
+    — remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==\n\
+    — witness.stagemole.eu Z/euoAAAAABqEiEgw0i+7g2ENfDAWHmtRzCfKTHSDwYDJA2NmKeGi9Y8FtEyOUvVr+AJmIY/2TUFucgKi7lI7cUiOvKFYe/TmN9DAg==\n";
+
+/// The keys of the witnesses of [`PUBLIC`], and one of a witness that did not sign.
+const WITNESSES: [&str; 5] = [
+    "transparency.dev/DEV:witness-little-garden+d8042a87+BCtusOxINQNUTN5Oj8HObRkh2yHf/MwYaGX4CPdiVEPM",
+    "witness1.smartit.nu/witness1+a48c820f+BPSFWg9G6KPiO7QPryYO5Xq4oYJJ+kAvLKLSimDhoxMO",
+    "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2",
+    "witness.stagemole.eu+67f7aea0+BEqSG3yu9YrmcM3BHvQYTxwFj3uSWakQepafafpUqklv",
+    "rgdd.se/poc-witness+db03732e+BCjJKlo6BU0xfIb8LutqerIFTWIXEA0L5n3tW3QyPFgG",
+];
+
+#[test]
+fn genuine_checkpoint_of_a_public_log_and_its_witnesses_verifies() {
+    let log = "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f";
+    let witnesses = || WITNESSES.iter().map(|key| VerifierKey::parse(key).unwrap()).collect();
+    let policy = |needed| CheckpointPolicy {
+        origin: "arche2025h1.staging.ct.transparency.dev".to_owned(),
+        log_key: Some(VerifierKey::parse(log).unwrap()),
+        cosigners: CosignerSet::new(witnesses(), needed).unwrap(),
+    };
+    let note = SignedNote::parse(PUBLIC.as_bytes()).unwrap();
+    assert_eq!(note.to_string(), PUBLIC);
+    let verified = verify_checkpoint(&note, &policy(4)).unwrap();
+    assert_eq!(verified.checkpoint().size, 1_432_088_532);
+    assert!(verified.is_log_signed());
+    assert_eq!(verified.cosignatures().len(), 4);
+    assert!(verified.cosignatures().iter().all(|c| c.time == UnixSeconds(1_779_573_024)));
+    assert!(matches!(
+        verify_checkpoint(&note, &policy(5)),
+        Err(CheckpointError::TooFewCosigners { found: 4, needed: 5 })
+    ));
+    let other = SignedNote::parse(PUBLIC.replace("1432088532", "1432088533").as_bytes()).unwrap();
+    assert!(matches!(
+        verify_checkpoint(&other, &policy(1)),
+        Err(CheckpointError::BadSignature { .. })
+    ));
+}
+
 #[test]
 fn i10_checkpoint_with_enough_cosigners_is_verified() {
     let note = note(&[cosign(1, &checkpoint(), TIME), cosign(3, &checkpoint(), TIME)]);

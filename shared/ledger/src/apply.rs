@@ -164,7 +164,7 @@ impl State {
         self.time = now;
         let mut step =
             Step { index, now, entry: entry.hash(), effects: Vec::new(), counters: Vec::new() };
-        crate::requests::forget_due(self, now);
+        crate::memory::forget_due(self, now);
         crate::governance::activate_due(self, now, &mut step.effects);
         crate::freeze::dead_man(self, now, &mut step.effects);
         let verdict = self.decide(committed, &mut step);
@@ -212,7 +212,7 @@ impl State {
                 crate::keys::apply_key_live(self, live, index, &mut step.effects)
             }
             EntryBody::Signed { credential, request_id, signature } => {
-                crate::requests::apply_signed(self, credential, request_id, signature, step)
+                crate::signatures::apply_signed(self, credential, request_id, signature, step)
             }
             EntryBody::Admit(boot) => {
                 crate::admission::apply_admit(self, boot, now, &mut step.effects)

@@ -16,6 +16,7 @@ use minicbor::Encode;
 
 use crate::apply::Step;
 use crate::entry::ApprovalProof;
+use crate::memory::Life;
 use crate::state::{ApprovalState, PendingRequest, RequestState, RequestStatus, State};
 use crate::verdict::Verdict;
 
@@ -115,9 +116,17 @@ pub(crate) fn apply_approval(
     proof: &ApprovalProof,
     step: &mut Step,
 ) -> Verdict {
-    match accept(state, body, proof, step) {
+    let authentic = match state.authenticate_approval(body, proof, step.now) {
+        Ok(authentic) => authentic,
+        Err(denial) => return Verdict::Denied(denial),
+    };
+    match accept(state, authentic, proof.credential(), step) {
         Ok(verdict) => verdict,
-        Err(denial) => Verdict::Denied(denial),
+        Err(denial) => {
+            // a passkey's assertion does not expire, so that a host could repeat it for ever
+            crate::memory::count_denial(state, proof.credential(), step.now);
+            Verdict::Denied(denial)
+        }
     }
 }
 
@@ -136,6 +145,12 @@ impl State {
         let approval =
             ApprovalBody::parse(body).map_err(|e| Denial::new(DenialCode::Malformed, e))?;
         let (principal, key) = self.registered(&proof.credential(), now)?;
+        if self.is_rate_limited(&proof.credential(), now) {
+            return Err(Denial::new(
+                DenialCode::RateLimited,
+                "too many refused approvals of this credential in this minute",
+            ));
+        }
         let bad = |error: &dyn core::fmt::Display| Denial::new(DenialCode::BadStamp, error);
         let passkey = match proof {
             ApprovalProof::Stamp(stamp) => {
@@ -161,11 +176,10 @@ impl State {
 
 fn accept(
     state: &mut State,
-    body: &[u8],
-    proof: &ApprovalProof,
+    (approval, approver, passkey): (ApprovalBody, PrincipalId, bool),
+    credential: CredentialId,
     step: &mut Step,
 ) -> Result<Verdict, Denial> {
-    let (approval, approver, passkey) = state.authenticate_approval(body, proof, step.now)?;
     if state.is_frozen() {
         return Err(Denial::new(DenialCode::Frozen, "the cluster is frozen"));
     }
@@ -173,7 +187,7 @@ fn accept(
     let request = state.requests.get(&key).cloned().ok_or_else(|| {
         Denial::new(DenialCode::UnknownRequest, format_args!("there is no request {}", key.1))
     })?;
-    let RequestState { body_hash, forget_at, status: RequestStatus::Pending(pending), .. } =
+    let RequestState { body_hash, forget_at, status: RequestStatus::Pending(mut pending), .. } =
         request
     else {
         return Err(Denial::new(
@@ -181,19 +195,21 @@ fn accept(
             format_args!("request {} does not wait for approvals", key.1),
         ));
     };
+    // before the check, so that whoever's credential was revoked may approve with another
+    pending.approvals = crate::requests::standing(state, &pending);
     check(state, &pending, &approval, &approver, step.now)?;
-    check_counts(state, &pending, &approver, &proof.credential(), passkey)?;
-    let mut pending = pending;
+    check_counts(state, &pending, &approver, &credential, passkey)?;
     pending.approvals.push(ApprovalState {
         principal: approver,
-        credential: proof.credential(),
+        credential,
         passkey,
         at: step.now,
     });
     if let Some(RequestState { status, .. }) = state.requests.get_mut(&key) {
         *status = RequestStatus::Pending(pending.clone());
     }
-    Ok(crate::requests::evaluate_pending(state, key, body_hash, &pending, forget_at, step))
+    let life = Life { until: step.now, floor: forget_at };
+    Ok(crate::requests::evaluate_pending(state, key, body_hash, &pending, life, step))
 }
 
 /// An approval that would not count (not on the tier's list, no passkey where one is asked) is

@@ -226,29 +226,27 @@ pub struct KeyLive {
 }
 
 impl KeyLive {
-    /// What a test signature of these participants is over.
+    /// What a test signature of these signers is over: places in the roster, ascending, with their
+    /// current boots. See [`State::test_digest`](crate::State::test_digest).
     #[must_use]
     pub fn test_digest(
-        genesis: &casemate_proto::GenesisId,
-        name: &KeyName,
-        epoch: u64,
-        public_key: &[u8],
-        transcript: &Hash32,
-        participants: &[NodeName],
+        &self,
+        genesis: casemate_proto::GenesisId,
+        incarnation: casemate_proto::Incarnation,
+        signers: &[(u16, casemate_proto::BootId)],
     ) -> [u8; 32] {
-        let names = casemate_proto::cbor::encode(&participants.to_vec());
-        *tagged_hash(
-            "casemate/key-test/v1",
-            &[
-                genesis.as_bytes(),
-                name.as_str().as_bytes(),
-                &epoch.to_be_bytes(),
-                public_key,
-                transcript.as_bytes(),
-                &names,
-            ],
-        )
-        .as_bytes()
+        casemate_proto::key_test::KeyTest {
+            genesis,
+            incarnation,
+            scheme: self.scheme,
+            name: &self.name,
+            epoch: self.epoch,
+            public_key: &self.public_key,
+            chain_code: &self.chain_code,
+            transcript: &self.transcript,
+            signers,
+        }
+        .digest()
     }
 
     /// What each node's boot signs: everything but the confirmations.

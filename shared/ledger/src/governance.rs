@@ -5,10 +5,10 @@
 //! heartbeat), so that a host cannot let it run out in the dark; a cluster without freezers
 //! counts from the proposal itself.
 
-use casemate_policy::Policy;
+use casemate_policy::{Policy, diff};
 use casemate_proto::governance::{Change, SignedChange, VerifiedChange};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{Denial, DenialCode, Millis, Scheme, UnixMillis};
+use casemate_proto::{CredentialId, Denial, DenialCode, Millis, PublicKey, Scheme, UnixMillis};
 
 use crate::apply::Effect;
 use crate::entry::Attachment;
@@ -17,6 +17,8 @@ use crate::verdict::Verdict;
 
 /// Longest time from its application that a change's expiry may lie ahead.
 pub const MAX_CHANGE_LIFE: Millis = Millis(31 * 86_400_000);
+/// Most images that are accepted at one time.
+pub const MAX_IMAGES: usize = 16;
 /// Most changes that wait at one time.
 pub const MAX_PENDING: usize = 16;
 
@@ -46,14 +48,39 @@ fn accept(
     now: UnixMillis,
     effects: &mut Vec<Effect>,
 ) -> Result<Verdict, Denial> {
+    let verified = check(state, signed, now)?;
+    let effective = take_effect(state, &verified, attachment, index, now, effects)?;
+    state.change_head = verified.id();
+    Ok(Verdict::Accepted { id: Some(verified.id()), effective })
+}
+
+/// Everything that can be checked of a change before it is an entry: its signatures and what it is
+/// bound to.
+fn check(state: &State, signed: &SignedChange, now: UnixMillis) -> Result<VerifiedChange, Denial> {
     if !crate::entry::within_cap(&signed.signatures) {
         return Err(refuse("too many signatures"));
     }
     let verified = signed.verify(&state.manifest).map_err(refuse)?;
+    if let Some(named) = signed.signatures.iter().find(|s| state.revoked.contains(&s.credential)) {
+        return Err(refuse(format_args!("governor {} was revoked", named.credential)));
+    }
     check_binding(state, &verified, now)?;
-    let effective = take_effect(state, &verified, attachment, index, now, effects)?;
-    state.change_head = verified.id();
-    Ok(Verdict::Accepted { id: Some(verified.id()), effective })
+    Ok(verified)
+}
+
+impl State {
+    /// Checks a change as far as it can be without applying it: what fails here never becomes an
+    /// entry, so that nobody can fill the log with old changes.
+    ///
+    /// # Errors
+    /// The denial to answer with.
+    pub fn authenticate_change(
+        &self,
+        signed: &SignedChange,
+        now: UnixMillis,
+    ) -> Result<(), Denial> {
+        check(self, signed, now).map(drop)
+    }
 }
 
 fn check_binding(state: &State, verified: &VerifiedChange, now: UnixMillis) -> Result<(), Denial> {
@@ -105,7 +132,7 @@ fn take_effect(
                 |change: &PendingChange| matches!(change.envelope.change, Change::SetPolicy { .. });
             let tightens = match &state.policy {
                 None => true,
-                Some(current) => is_tightening(&current.policy, &parsed),
+                Some(current) => diff(&current.policy, &parsed).is_tightening(),
             };
             if !tightens {
                 let others = state.changes.values().filter(|change| !waiting(change)).count();
@@ -148,6 +175,7 @@ fn take_effect(
             effects.push(Effect::Unfrozen { freeze: *freeze });
         }
         Change::RevokeCredential { credential } => {
+            check_quorum_without(state, credential)?;
             if !state.revoked.insert(*credential) {
                 return Err(refuse(format_args!("credential {credential} is revoked already")));
             }
@@ -156,7 +184,7 @@ fn take_effect(
             if state.retired_images.contains(measurement) {
                 return Err(refuse("a retired image never returns"));
             }
-            if state.images.contains(measurement) || state.images.len() >= 16 {
+            if state.images.contains(measurement) || state.images.len() >= MAX_IMAGES {
                 return Err(refuse("the image is accepted already, or 16 are"));
             }
             check_room(state.changes.len())?;
@@ -178,6 +206,20 @@ fn take_effect(
         }
     }
     Ok(None)
+}
+
+/// A revoked governor signs nothing any more; what is left must still be able to govern.
+fn check_quorum_without(state: &State, credential: &CredentialId) -> Result<(), Denial> {
+    let governance = &state.manifest.governance;
+    let ids = governance.keys.iter().map(PublicKey::id);
+    let left = ids.filter(|id| id != credential && !state.revoked.contains(id)).count();
+    if u64::try_from(left).unwrap_or(u64::MAX) < governance.quorum {
+        return Err(refuse(format_args!(
+            "{left} governors would be left, and {} must sign",
+            governance.quorum
+        )));
+    }
+    Ok(())
 }
 
 fn attached_policy(
@@ -254,14 +296,13 @@ pub(crate) fn activate_due(state: &mut State, now: UnixMillis, effects: &mut Vec
                     set_policy(state, parsed, *policy, effects);
                 }
             }
-            Change::AcceptImage { measurement } if !state.retired_images.contains(measurement) => {
+            Change::AcceptImage { measurement }
+                if !state.retired_images.contains(measurement)
+                    && state.images.len() < MAX_IMAGES =>
+            {
                 state.images.insert(measurement.clone());
             }
             _ => {}
         }
     }
-}
-
-fn is_tightening(_current: &Policy, _next: &Policy) -> bool {
-    false
 }

@@ -43,6 +43,23 @@ pub fn verify_signature(
     }
 }
 
+impl State {
+    /// What a test signature of these nodes is over: their places in the roster and their current
+    /// boots are in it. `None` if one of them is not in the roster.
+    #[must_use]
+    pub fn test_digest(&self, live: &KeyLive, participants: &[NodeName]) -> Option<[u8; 32]> {
+        let mut signers = participants
+            .iter()
+            .map(|name| {
+                let at = self.boots.keys().position(|node| node == name)?;
+                Some((u16::try_from(at).ok()?, self.boots.get(name)?.id))
+            })
+            .collect::<Option<Vec<_>>>()?;
+        signers.sort_unstable();
+        Some(live.test_digest(self.genesis, self.incarnation, &signers))
+    }
+}
+
 fn check(state: &State, live: &KeyLive) -> Result<(), String> {
     let key = state.keys.get(&live.name).ok_or("governance asked for no such key")?;
     if key.scheme != live.scheme {
@@ -71,14 +88,9 @@ fn check(state: &State, live: &KeyLive) -> Result<(), String> {
         {
             return Err("a test's participants are not t nodes of the roster".to_owned());
         }
-        let digest = KeyLive::test_digest(
-            &state.genesis,
-            &live.name,
-            live.epoch,
-            &live.public_key,
-            &live.transcript,
-            &test.participants,
-        );
+        let digest = state
+            .test_digest(live, &test.participants)
+            .ok_or("a test's participant has no boot")?;
         if !verify_signature(live.scheme, &live.public_key, &digest, &test.signature) {
             return Err("a test signature does not verify".to_owned());
         }

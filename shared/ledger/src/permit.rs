@@ -34,7 +34,8 @@ pub struct Permit {
     pub(crate) digest: [u8; 32],
     pub(crate) at: UnixMillis,
     pub(crate) release_by: UnixMillis,
-    pub(crate) next_attempt: u8,
+    /// Which attempts' numbers are used up: one place for each of [`MAX_ATTEMPTS`].
+    pub(crate) used: [bool; 3],
 }
 
 /// What one protocol run is bound to. Two runs never share it: the attempt's number is in it.
@@ -200,10 +201,14 @@ impl Permit {
     pub const fn scheme(&self) -> Scheme {
         self.scheme
     }
-    /// The number that the next attempt must have at least.
+    /// The lowest fresh number from `least` on; [`MAX_ATTEMPTS`] if there is none.
     #[must_use]
-    pub const fn next_attempt(&self) -> u8 {
-        self.next_attempt
+    pub fn next_attempt(&self, least: u8) -> u8 {
+        (least..MAX_ATTEMPTS).find(|number| self.is_fresh(*number)).unwrap_or(MAX_ATTEMPTS)
+    }
+
+    fn is_fresh(&self, number: u8) -> bool {
+        self.used.get(usize::from(number)) == Some(&false)
     }
 
     /// Leave for attempt `number` among `participants` at `now`, this node's own clock.
@@ -243,10 +248,12 @@ impl Permit {
             }
         }
         let participants = current_participants(state, me, participants)?;
-        if number < self.next_attempt || number >= MAX_ATTEMPTS {
-            return Err(PermitError::AttemptUsed { number, next: self.next_attempt });
-        }
-        self.next_attempt = number.saturating_add(1);
+        // whoever leads names the number, so a high one must not use up those below it
+        let used = self.used.get_mut(usize::from(number)).filter(|used| !**used);
+        let Some(used) = used else {
+            return Err(PermitError::AttemptUsed { number, next: self.next_attempt(0) });
+        };
+        *used = true;
         Ok(Attempt {
             binding: RunBinding {
                 genesis: state.genesis(),

@@ -11,21 +11,19 @@
 use casemate_policy::{Allowance, Approved, Ask, Decision, Requirement, evaluate};
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
-use casemate_proto::stamp::{MAX_LIFE, Method, Stamp, StampScope, VerifiedStamp};
+use casemate_proto::stamp::{Method, Stamp, StampScope, VerifiedStamp};
 use casemate_proto::{
     CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
 };
 
 use crate::apply::{Effect, Step};
+use crate::memory::{Life, check_room, count_denial, remember, replayable_until};
 use crate::payload::{self, Decoded};
 use crate::permit::Permit;
 use crate::state::{
     AllowedRequest, ApprovalState, PendingRequest, RequestKey, RequestState, RequestStatus, State,
 };
 use crate::verdict::{Allowed, Pending, Verdict};
-
-/// A minute, in which recorded denials of one credential are counted.
-const MINUTE_MS: u64 = 60_000;
 
 /// A stamped body whose credential is registered: who asks, for what.
 #[derive(Debug)]
@@ -118,15 +116,6 @@ impl State {
         Ok(Authentic { stamp: verified, principal, request })
     }
 
-    /// Whether a credential has used up its recorded denials of this minute; then the node
-    /// refuses by itself, with no entry.
-    #[must_use]
-    pub fn is_rate_limited(&self, credential: &CredentialId, now: UnixMillis) -> bool {
-        let most = self.manifest.limits.max_denials_per_minute;
-        let minute = now.0 / MINUTE_MS;
-        self.uses.get(credential).is_some_and(|u| u.minute == minute && u.denials >= most)
-    }
-
     /// Where a remembered request stands now: `Allowed` whose τ has passed is `expired`.
     #[must_use]
     pub fn outcome(
@@ -146,6 +135,16 @@ impl State {
             }
             RequestStatus::Denied(denial) => Outcome::Denied(denial),
         })
+    }
+}
+
+impl State {
+    /// Until when, by the ledger's time, a signature made within τ is still recorded. Only when
+    /// the ledger's time is past this may anybody be told for good that an allowed request was
+    /// never signed: a client that believes it pays again.
+    #[must_use]
+    pub const fn record_by(&self, allowed: &AllowedRequest) -> UnixMillis {
+        allowed.release_by.saturating_add(self.slack())
     }
 }
 
@@ -169,52 +168,6 @@ pub enum Outcome<'s> {
     Denied(&'s Denial),
     /// Too late: charged perhaps, but never signed.
     Expired,
-}
-
-/// Forgets requests whose time has come. Run at the start of every entry.
-pub(crate) fn forget_due(state: &mut State, now: UnixMillis) {
-    while let Some(&(at, key)) = state.forget.first() {
-        if at > now {
-            return;
-        }
-        state.forget.pop_first();
-        if let Some(request) = state.requests.remove(&key) {
-            let was_pending = matches!(request.status, RequestStatus::Pending(_));
-            if let Some(used) = state.uses.get_mut(&key.0) {
-                used.requests = used.requests.saturating_sub(1);
-                used.pending = used.pending.saturating_sub(u64::from(was_pending));
-                if used.requests == 0 && used.minute < now.0 / MINUTE_MS {
-                    state.uses.remove(&key.0);
-                }
-            }
-        }
-    }
-}
-
-fn remember(state: &mut State, key: RequestKey, request: RequestState) {
-    let is_pending = matches!(request.status, RequestStatus::Pending(_));
-    let forget_at = request.forget_at;
-    let former = state.requests.insert(key, request);
-    let was_pending =
-        former.as_ref().is_some_and(|f| matches!(f.status, RequestStatus::Pending(_)));
-    if let Some(former) = &former {
-        state.forget.remove(&(former.forget_at, key));
-    }
-    state.forget.insert((forget_at, key));
-    let used = state.uses.entry(key.0).or_default();
-    used.requests = used.requests.saturating_add(u64::from(former.is_none()));
-    used.pending =
-        used.pending.saturating_add(u64::from(is_pending)).saturating_sub(u64::from(was_pending));
-}
-
-fn count_denial(state: &mut State, credential: CredentialId, now: UnixMillis) {
-    let minute = now.0 / MINUTE_MS;
-    let used = state.uses.entry(credential).or_default();
-    if used.minute != minute {
-        used.minute = minute;
-        used.denials = 0;
-    }
-    used.denials = used.denials.saturating_add(1);
 }
 
 pub(crate) fn apply_request(
@@ -247,12 +200,6 @@ pub(crate) fn apply_request(
     decide_fresh(state, &fresh, step)
 }
 
-/// Until when a stamp under this id could still be valid: this one, or one that its client made
-/// before it could know what is decided now and that a host has kept back.
-fn replayable_until(state: &State, stamp: &Stamp, now: UnixMillis) -> UnixMillis {
-    stamp.expires_at.max(now.saturating_add(MAX_LIFE)).saturating_add(state.slack())
-}
-
 /// A request that was not seen before.
 struct Fresh<'a> {
     key: RequestKey,
@@ -260,21 +207,6 @@ struct Fresh<'a> {
     body: &'a [u8],
     /// When no stamp under its id can be valid any more.
     until: UnixMillis,
-}
-
-fn check_room(state: &State, credential: &CredentialId) -> Result<(), Denial> {
-    let limits = &state.manifest.limits;
-    let total = u64::try_from(state.requests.len()).unwrap_or(u64::MAX);
-    let own = state.uses.get(credential).map_or(0, |used| used.requests);
-    if total >= limits.max_requests || own >= limits.max_requests_per_credential {
-        return Err(Denial::new(
-            DenialCode::TableFull,
-            format_args!(
-                "{total} requests are remembered, {own} of this credential; ask again later"
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdict {
@@ -286,7 +218,7 @@ fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdic
         body: fresh.body,
         first_seen: step.now,
         approvals: &[],
-        until: fresh.until,
+        life: Life { until: fresh.until, floor: UnixMillis(0) },
     };
     let verdict = evaluate_asked(state, &asked, step);
     if matches!(verdict, Verdict::Denied(_)) {
@@ -325,8 +257,8 @@ fn apply_again(
     }
     match seen.status {
         RequestStatus::Pending(ref pending) if pending.expires > step.now => {
-            let until = seen.forget_at;
-            evaluate_pending(state, key, seen.body_hash, pending, until, step)
+            let life = Life { until, floor: seen.forget_at };
+            evaluate_pending(state, key, seen.body_hash, pending, life, step)
         }
         RequestStatus::Denied(denial) => Verdict::Denied(denial),
         _ => {
@@ -341,14 +273,14 @@ pub(crate) fn evaluate_pending(
     key: RequestKey,
     body_hash: Hash32,
     pending: &PendingRequest,
-    until: UnixMillis,
+    life: Life,
     step: &mut Step,
 ) -> Verdict {
     let request = match SignRequest::parse(&pending.body) {
         Ok(request) => request,
         Err(error) => return Verdict::Denied(Denial::new(DenialCode::Malformed, error)),
     };
-    let approvals = approved(pending);
+    let approvals = standing(state, pending);
     let asked = Asked {
         key,
         body_hash,
@@ -357,19 +289,28 @@ pub(crate) fn evaluate_pending(
         body: &pending.body,
         first_seen: pending.first_seen,
         approvals: &approvals,
-        until,
+        life,
     };
     evaluate_asked(state, &asked, step)
 }
 
-fn approved(pending: &PendingRequest) -> Vec<Approved> {
-    let approved = |a: &ApprovalState| Approved {
+/// The approvals that still stand: given under the policy in force, since the document that was
+/// signed names it, and with credentials that nobody revoked since.
+pub(crate) fn standing(state: &State, pending: &PendingRequest) -> Vec<ApprovalState> {
+    if state.policy.as_ref().map(|policy| policy.hash) != Some(pending.policy) {
+        return Vec::new();
+    }
+    let stands = |a: &&ApprovalState| !state.revoked.contains(&a.credential);
+    pending.approvals.iter().filter(stands).cloned().collect()
+}
+
+fn approved(a: &ApprovalState) -> Approved {
+    Approved {
         principal: a.principal.clone(),
         credential: a.credential,
         passkey: a.passkey,
         at: a.at,
-    };
-    pending.approvals.iter().map(approved).collect()
+    }
 }
 
 /// Everything that one evaluation depends on, besides the state.
@@ -380,8 +321,8 @@ struct Asked<'a> {
     request: &'a SignRequest,
     body: &'a [u8],
     first_seen: UnixMillis,
-    approvals: &'a [Approved],
-    until: UnixMillis,
+    approvals: &'a [ApprovalState],
+    life: Life,
 }
 
 fn evaluate_asked(state: &mut State, asked: &Asked<'_>, step: &mut Step) -> Verdict {
@@ -404,6 +345,13 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
             "the cluster is frozen; the governance quorum can lift it",
         ));
     }
+    if state.revoked.contains(&asked.key.0) {
+        // it may have been revoked while its request waited for approvals
+        return Err(Denial::new(
+            DenialCode::UnknownCredential,
+            format_args!("credential {} was revoked", asked.key.0),
+        ));
+    }
     let request = asked.request;
     let (scheme, live) = payload::requested_key(state, request)?;
     payload::check_scheme(&request.key, scheme, &request.payload)?;
@@ -413,6 +361,7 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
         .policy
         .as_ref()
         .ok_or_else(|| Denial::new(DenialCode::NoPolicy, "no policy is in force"))?;
+    let approvals: Vec<Approved> = asked.approvals.iter().map(approved).collect();
     let ask = Ask {
         key: &request.key,
         path: &request.path,
@@ -420,7 +369,7 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
         credential: &asked.key.0,
         signer: child.address,
         intent: &decoded.intent,
-        approvals: asked.approvals,
+        approvals: &approvals,
         first_seen: asked.first_seen,
     };
     let decision = evaluate(&in_force.policy, &state.charges, &ask, now, state.window_slack());
@@ -458,7 +407,7 @@ fn allow(
         release_by,
     };
     let memory = state.manifest.limits.request_memory;
-    let forget_at = asked.until.max(release_by).saturating_add(memory);
+    let forget_at = asked.life.with_memory(release_by, memory);
     remember(
         state,
         asked.key,
@@ -481,7 +430,7 @@ fn allow(
         digest: decoded.digest,
         at: step.now,
         release_by,
-        next_attempt: 0,
+        used: [false; 3],
     }));
     Ok(Verdict::Allowed(Allowed {
         principal: asked.principal.clone(),
@@ -529,10 +478,6 @@ fn hold(
             expires,
         },
     );
-    let approvals = match known.map(|request| &request.status) {
-        Some(RequestStatus::Pending(pending)) => pending.approvals.clone(),
-        _ => Vec::new(),
-    };
     let index = known.map_or(step.index, |request| request.index);
     remember(
         state,
@@ -540,7 +485,7 @@ fn hold(
         RequestState {
             body_hash: asked.body_hash,
             index,
-            forget_at: asked.until.max(expires).saturating_add(limits.request_memory),
+            forget_at: asked.life.with_memory(expires, limits.request_memory),
             status: RequestStatus::Pending(PendingRequest {
                 body: asked.body.to_vec(),
                 principal: asked.principal.clone(),
@@ -548,7 +493,7 @@ fn hold(
                 document,
                 policy,
                 requirement: requirement.clone(),
-                approvals,
+                approvals: asked.approvals.to_vec(),
                 expires,
             }),
         },
@@ -572,72 +517,9 @@ fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Ve
         RequestState {
             body_hash: asked.body_hash,
             index: step.index,
-            forget_at: asked.until,
+            forget_at: asked.life.until.max(asked.life.floor),
             status: RequestStatus::Denied(denial.clone()),
         },
     );
     Verdict::Denied(denial)
-}
-
-/// A signature proves itself: it must verify under the child's key over the allowed digest. It
-/// is uncharged, and the first one stays.
-pub(crate) fn apply_signed(
-    state: &mut State,
-    credential: &CredentialId,
-    request_id: &RequestId,
-    signature: &[u8],
-    step: &mut Step,
-) -> Verdict {
-    let refuse = |reason: &str| {
-        Verdict::Denied(Denial::new(
-            DenialCode::UnknownRequest,
-            format_args!("request {request_id}: {reason}"),
-        ))
-    };
-    let key = (*credential, *request_id);
-    let Some(request) = state.requests.get(&key) else {
-        return refuse("it is not known");
-    };
-    let allowed = match &request.status {
-        RequestStatus::Allowed(allowed) => allowed.clone(),
-        RequestStatus::Signed { signed_index, .. } => {
-            return Verdict::Repeated { index: *signed_index };
-        }
-        _ => return refuse("it is not allowed"),
-    };
-    if !signature_fits(state, &allowed, signature) {
-        return refuse("the signature does not verify");
-    }
-    let (body_hash, index, forget_at) = (request.body_hash, request.index, request.forget_at);
-    let status =
-        RequestStatus::Signed { allowed, signature: signature.to_vec(), signed_index: step.index };
-    remember(state, key, RequestState { body_hash, index, forget_at, status });
-    step.effects.push(Effect::SignatureRecorded { credential: key.0, request_id: key.1 });
-    Verdict::accepted()
-}
-
-fn signature_fits(state: &State, allowed: &AllowedRequest, signature: &[u8]) -> bool {
-    let Some(key) = state.keys.get(&allowed.key) else { return false };
-    let Some(live) = &key.live else { return false };
-    let Ok(child) = payload::child(key.scheme, live, &allowed.path) else { return false };
-    let expected_len = match key.scheme {
-        casemate_proto::Scheme::EcdsaSecp256k1 => 65,
-        casemate_proto::Scheme::Ed25519 => 64,
-    };
-    let Some((plain, rest)) = signature.split_first_chunk::<64>() else { return false };
-    signature.len() == expected_len
-        && crate::keys::verify_signature(key.scheme, &child.public_key, &allowed.digest, plain)
-        && rest.iter().all(|v| recovers(&child.public_key, &allowed.digest, plain, *v))
-}
-
-/// Whether the recovery id `v` gives exactly this public key.
-fn recovers(public_key: &[u8], digest: &[u8; 32], plain: &[u8; 64], v: u8) -> bool {
-    let (Ok(signature), Some(id)) = (
-        k256::ecdsa::Signature::from_slice(plain),
-        Some(v).filter(|v| *v <= 1).and_then(k256::ecdsa::RecoveryId::from_byte),
-    ) else {
-        return false;
-    };
-    k256::ecdsa::VerifyingKey::recover_from_prehash(digest, &signature, id)
-        .is_ok_and(|key| key.to_encoded_point(true).as_bytes() == public_key)
 }

@@ -82,7 +82,8 @@ pub enum Verdict {
         /// What it made true, by its id where it has one.
         #[n(0)]
         id: Option<Hash32>,
-        /// From when, if later.
+        /// Not before this time, if it waits. Where freezers watch, the delay begins only when one
+        /// of them has seen the change, so it may be later.
         #[n(1)]
         effective: Option<UnixMillis>,
     },

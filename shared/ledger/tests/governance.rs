@@ -78,6 +78,7 @@ fn i11_freezer_vetoes_a_waiting_change() {
 #[test]
 fn heartbeat_that_does_not_list_a_change_does_not_start_its_delay() {
     let mut kit = Kit::ready();
+    kit.pass(second(1));
     let policy = loosened(&kit);
     kit.propose_policy(&policy);
     let heartbeat = FreezerStatement::Heartbeat {
@@ -102,6 +103,29 @@ fn heartbeat_over_another_root_is_refused() {
     };
     let signed = kit.statement(heartbeat);
     assert!(matches!(kit.apply(EntryBody::Statement(signed)), Verdict::Denied(_)));
+}
+
+#[test]
+fn heartbeat_that_shows_nothing_new_is_not_taken_twice() {
+    let mut kit = Kit::ready();
+    kit.pass(second(1));
+    kit.heartbeat();
+    let again = kit.applied.last().unwrap().0.body.clone();
+    assert!(matches!(kit.apply(again), Verdict::Denied(_)));
+}
+
+#[test]
+fn what_governance_or_a_freezer_said_before_never_becomes_an_entry_again() {
+    let mut kit = Kit::ready();
+    let create = Change::CreateKey { name: key_name("a"), scheme: Scheme::Ed25519 };
+    let change = kit.signed_change(create);
+    assert!(kit.state.authenticate_change(&change, kit.now).is_ok());
+    kit.accept(EntryBody::Governance(change.clone()));
+    assert!(kit.state.authenticate_change(&change, kit.now).is_err());
+    let freeze = kit.statement(FreezerStatement::Freeze { nonce: [1; 16] });
+    assert!(kit.state.authenticate_statement(&freeze, kit.now).is_ok());
+    kit.accept(EntryBody::Statement(freeze.clone()));
+    assert!(kit.state.authenticate_statement(&freeze, kit.now).is_err());
 }
 
 #[test]
@@ -231,6 +255,7 @@ fn cluster_out_of_reach_of_its_freezers_freezes_itself() {
 #[test]
 fn heartbeat_held_back_by_a_host_counts_from_when_it_was_signed() {
     let mut kit = Kit::ready_with(|m| m.limits.dead_man = Some(second(3_600)));
+    kit.pass(second(1));
     let held = kit.statement(FreezerStatement::Heartbeat {
         size: kit.state.size(),
         root: kit.state.root(),

@@ -57,6 +57,18 @@ fn i8_attempt_numbers_are_used_once_and_give_different_runs() {
 }
 
 #[test]
+fn i8_high_attempt_number_leaves_the_lower_ones_fresh_and_all_are_used_once() {
+    let (mut kit, me, set) = allowed();
+    for number in [2, 0, 1] {
+        attempt(&mut kit, &me, &set, number).unwrap();
+    }
+    for number in 0..MAX_ATTEMPTS {
+        let again = attempt(&mut kit, &me, &set, number);
+        assert!(matches!(again, Err(PermitError::AttemptUsed { next: MAX_ATTEMPTS, .. })));
+    }
+}
+
+#[test]
 fn i4_nothing_is_released_after_tau() {
     let (mut kit, me, set) = allowed();
     let tau = kit.state.manifest().limits.tau;

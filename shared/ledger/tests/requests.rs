@@ -190,6 +190,22 @@ fn signature_is_recorded_once_and_only_if_it_verifies() {
 }
 
 #[test]
+fn signature_is_not_recorded_once_its_request_may_have_been_answered_expired() {
+    for (late, accepted) in [(0, true), (1, false)] {
+        let mut kit = Kit::ready();
+        let agent = kit.agent.clone();
+        let request = kit.payment(PAYEE, 1_000_000);
+        let Verdict::Allowed(allowed) = kit.ask(&agent, &request) else { panic!("allowed") };
+        let signature = kit.sign_whole(Scheme::EcdsaSecp256k1, &allowed.digest);
+        kit.now = allowed.release_by.saturating_add(Millis(kit.state.slack().0 + late));
+        let credential = agent.public.id();
+        let verdict =
+            kit.apply(EntryBody::Signed { credential, request_id: request.request_id, signature });
+        assert_eq!(matches!(verdict, Verdict::Accepted { .. }), accepted, "{verdict:?}");
+    }
+}
+
+#[test]
 fn signature_for_a_request_that_was_denied_or_never_made_is_refused() {
     let mut kit = Kit::ready();
     let agent = kit.agent.clone();

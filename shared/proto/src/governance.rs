@@ -17,6 +17,9 @@ pub const MAX_CHANGE: usize = 16 * 1024;
 /// Most bytes of a policy's canonical form: 10,000 grants fit.
 pub const MAX_POLICY: usize = 8 * 1024 * 1024;
 
+/// Most pending changes that a heartbeat lists; fewer can wait at one time.
+pub const MAX_LISTED: usize = 64;
+
 /// What is changed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Change {
@@ -48,7 +51,9 @@ pub enum Change {
         #[n(0)]
         freeze: Hash32,
     },
-    /// A credential is never accepted again, whatever a policy says.
+    /// A credential is never accepted again, whatever a policy says: not its requests, not its
+    /// approvals, those given included, and no change that its owner signs as a governor. What
+    /// its owner says as a freezer is still heard, since fewer brakes would be a loosening.
     #[n(4)]
     RevokeCredential {
         /// Which.
@@ -180,6 +185,12 @@ pub enum QuorumError {
         /// How many must.
         need: u64,
     },
+    /// A heartbeat lists more changes than can be pending: its entry would be too large.
+    #[error("the heartbeat lists {count} changes; at most {MAX_LISTED} are accepted")]
+    TooManyListed {
+        /// How many.
+        count: usize,
+    },
 }
 
 /// A change that carries a quorum's valid signatures. Made by [`SignedChange::verify`] only.
@@ -253,7 +264,7 @@ pub enum FreezerStatement {
         /// Its root.
         #[n(1)]
         root: Hash32,
-        /// Ids of the changes that it shows as pending, in order.
+        /// Ids of the changes that it shows as pending, in order; at most [`MAX_LISTED`].
         #[n(2)]
         pending: Vec<Hash32>,
     },
@@ -312,11 +323,16 @@ impl SignedStatement {
         [b"casemate/freezer-statement/v1\0".as_slice(), id.as_bytes()].concat()
     }
 
-    /// Checks that a freezer of this cluster signed exactly this.
+    /// Checks that a freezer of this cluster signed exactly this, within its caps.
     ///
     /// # Errors
     /// If not.
     pub fn verify(&self, manifest: &Manifest) -> Result<VerifiedStatement, QuorumError> {
+        if let FreezerStatement::Heartbeat { pending, .. } = &self.statement
+            && pending.len() > MAX_LISTED
+        {
+            return Err(QuorumError::TooManyListed { count: pending.len() });
+        }
         let credential = self.by.credential;
         let key = manifest.freezer(&credential).ok_or(QuorumError::NotAGovernor { credential })?;
         key.verify(&Self::signing_bytes(&self.id()), &self.by.signature)?;

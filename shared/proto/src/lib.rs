@@ -13,6 +13,7 @@ pub mod derive;
 pub mod governance;
 pub mod hash;
 pub mod ids;
+pub mod key_test;
 pub mod manifest;
 pub mod path;
 pub mod request;

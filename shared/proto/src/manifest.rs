@@ -369,7 +369,7 @@ impl BootRecord {
         BootId::new(*hash.as_bytes())
     }
 
-    /// What the attestation document's `user_data` must be: node, keys and version under a hash
+    /// What the attestation document's `user_data` must be: node, keys, nonce and version under a hash
     /// with `scope`, which is the manifest's hash at genesis and the genesis id afterwards.
     #[must_use]
     pub fn user_data(&self, scope: &Hash32) -> Hash32 {
@@ -379,6 +379,7 @@ impl BootRecord {
                 scope.as_bytes(),
                 self.node.as_str().as_bytes(),
                 self.id().as_bytes(),
+                &self.nonce,
                 &self.apply_version.to_be_bytes(),
             ],
         )

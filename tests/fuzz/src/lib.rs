@@ -6,6 +6,7 @@
 //! functions for as long as one likes.
 
 pub mod attestation;
+pub mod audit;
 pub mod ledger;
 pub mod policy;
 pub mod proto;
@@ -25,6 +26,7 @@ pub struct Target {
 #[rustfmt::skip] // a line each
 pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
+    audit::TARGETS,
     ledger::TARGETS,
     policy::TARGETS,
     proto::TARGETS,

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod chain;
 pub mod forge;
+pub mod parts;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

@@ -59,7 +59,7 @@ pub(crate) fn sec1(point: &AffinePoint) -> [u8; 33] {
 impl Sealed for EcdsaShare {}
 
 impl key::Share for EcdsaShare {
-    const SCHEME: &'static str = "ecdsa-secp256k1";
+    const SCHEME: casemate_proto::Scheme = casemate_proto::Scheme::EcdsaSecp256k1;
 
     fn public_key(&self) -> Vec<u8> {
         self.sec1().to_vec()

@@ -66,7 +66,7 @@ fn public_bytes(public: &PublicKeyPackage) -> Result<Vec<u8>, RunError> {
 impl Sealed for Ed25519Share {}
 
 impl key::Share for Ed25519Share {
-    const SCHEME: &'static str = "ed25519";
+    const SCHEME: casemate_proto::Scheme = casemate_proto::Scheme::Ed25519;
 
     fn public_key(&self) -> Vec<u8> {
         self.verifying_key.to_vec()

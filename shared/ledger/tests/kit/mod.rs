@@ -323,35 +323,26 @@ impl Kit {
     }
 
     pub fn key_live(&self, name: &str, scheme: Scheme, epoch: u64) -> KeyLive {
-        let public_key = self.public_key(scheme);
-        let transcript = Hash32::new([0x77; 32]);
         let genesis = self.state.genesis();
-        let tests = [[0, 1], [1, 2]]
-            .iter()
-            .map(|set| {
-                let participants: Vec<NodeName> = set.iter().map(|i| node(*i)).collect();
-                let digest = KeyLive::test_digest(
-                    &genesis,
-                    &key_name(name),
-                    epoch,
-                    &public_key,
-                    &transcript,
-                    &participants,
-                );
-                let signature = self.sign_whole(scheme, &digest)[..64].try_into().unwrap();
-                TestSignature { participants, signature }
-            })
-            .collect();
         let mut live = KeyLive {
             name: key_name(name),
             scheme,
             epoch,
-            public_key,
+            public_key: self.public_key(scheme),
             chain_code: [0x66; 32],
-            transcript,
-            tests,
+            transcript: Hash32::new([0x77; 32]),
+            tests: Vec::new(),
             confirmations: Vec::new(),
         };
+        live.tests = [[0, 1], [1, 2]]
+            .iter()
+            .map(|set| {
+                let participants: Vec<NodeName> = set.iter().map(|i| node(*i)).collect();
+                let digest = self.state.test_digest(&live, &participants).unwrap();
+                let signature = self.sign_whole(scheme, &digest)[..64].try_into().unwrap();
+                TestSignature { participants, signature }
+            })
+            .collect();
         let message = live.confirm_message(&genesis);
         live.confirmations = (0..3)
             .map(|i| Confirmation {

@@ -1,0 +1,478 @@
+//! Checkpoints: cosigned ones for receipts, on demand; log-signed ones for the world, at most one
+//! in an interval.
+//!
+//! A boot cosigns only a root that is its own tree's at that size; a peer that names another gets none. The
+//! lowest-named live node leads the published ones: it gathers cosignatures and the log key's
+//! signature, and every node that finds the note good writes its own store by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use casemate_audit::note::UnixSeconds;
+use casemate_audit::{
+    Checkpoint, CheckpointPolicy, CosignerSet, InclusionReceipt, NoteSignature, Origin, SignedNote,
+    VerifierKey, verify_checkpoint,
+};
+use casemate_ledger::apply::LOG_KEY;
+use casemate_proto::hash::tagged_hash;
+use casemate_proto::ids::Hash32;
+use casemate_proto::{DerivationPath, KeyName, Millis, NodeName, UnixMillis};
+use casemate_threshold::context::Purpose;
+use casemate_threshold::{
+    Authorised, Ed25519SignRun, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec,
+    ed25519_subject,
+};
+
+use crate::bounded::PerPeer;
+use crate::event::HaltReason;
+use crate::keygen::Live;
+use crate::node::Node;
+use crate::peer::PeerMessage;
+use crate::runs::{AnyRun, AnyStep, Made, Role};
+
+/// How long a gathering waits for more than t cosignatures.
+const GATHER_ALL: Millis = Millis(250);
+/// How long a gathering lasts at most.
+const GATHER_LIFE: Millis = Millis(5_000);
+/// Most requests of one peer that wait for their entries.
+const MAX_EARLY: usize = 64;
+
+/// The log key's part of a checkpoint.
+enum LogPart {
+    NotWanted,
+    Running,
+    Have([u8; 64]),
+}
+
+/// A checkpoint that collects signatures.
+struct Gathering {
+    checkpoint: Checkpoint,
+    lines: BTreeMap<NodeName, NoteSignature>,
+    asked: BTreeSet<NodeName>,
+    since: UnixMillis,
+    log: LogPart,
+}
+
+enum Early {
+    Cosign { size: u64, root: Hash32 },
+    Log { size: u64, root: Hash32, participants: Vec<NodeName>, number: u64 },
+}
+
+/// Checkpoints in the making.
+pub(crate) struct Checkpoints {
+    for_receipts: Option<Gathering>,
+    for_publishing: Option<Gathering>,
+    /// The newest cosigned note that this node made or found good.
+    newest: Option<(u64, String)>,
+    /// A published note that covers more than this node has applied.
+    ahead: Option<(u64, String)>,
+    published_at: UnixMillis,
+    early: PerPeer<Early>,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self {
+            for_receipts: None,
+            for_publishing: None,
+            newest: None,
+            ahead: None,
+            published_at: UnixMillis(0),
+            early: PerPeer::new(MAX_EARLY),
+        }
+    }
+}
+
+fn log_key_name() -> Option<KeyName> {
+    KeyName::new(LOG_KEY).ok()
+}
+
+/// The one place where the log key may sign: this node's own checkpoint, and nothing else.
+fn authorise_checkpoint(checkpoint: &Checkpoint, run: RunId, until: UnixMillis) -> Authorised {
+    let subject = ed25519_subject(checkpoint.body().as_bytes());
+    Authorised::dangerous_assert_committed_and_allowed(run, subject, until)
+}
+
+impl Node {
+    fn origin(&self) -> Origin {
+        Origin { genesis: self.state.genesis(), incarnation: self.state.incarnation() }
+    }
+
+    fn cosigning_key(&self, node: &NodeName) -> Option<VerifierKey> {
+        let boot = self.state.current_boot(node)?;
+        let key = self.state.current_boot_key(node)?;
+        self.origin().boot_key(&boot, &key).ok()
+    }
+
+    /// The log key's public key and epoch, once it is live.
+    fn log_key(&self) -> Option<([u8; 32], u64)> {
+        let live = self.state.keys().get(&log_key_name()?)?.live.as_ref()?;
+        Some((<[u8; 32]>::try_from(live.public_key.as_slice()).ok()?, live.epoch))
+    }
+
+    /// What a checkpoint must show to be relied on now.
+    fn checkpoint_policy(&self) -> Option<CheckpointPolicy> {
+        let names = self.roster.names();
+        let keys: Option<Vec<VerifierKey>> =
+            names.iter().map(|name| self.cosigning_key(name)).collect();
+        let log_key = match self.log_key() {
+            Some((key, _)) => Some(self.origin().log_key(&key).ok()?),
+            None => None,
+        };
+        let cosigners = CosignerSet::new(keys?, usize::from(self.threshold)).ok()?;
+        Some(CheckpointPolicy { origin: self.origin().to_string(), log_key, cosigners })
+    }
+
+    pub(crate) fn drive_checkpoints(&mut self, now: UnixMillis) {
+        for (from, early) in self.checkpoints.early.take() {
+            match early {
+                Early::Cosign { size, root } => self.cosign(&from, size, root, now),
+                Early::Log { size, root, participants, number } => {
+                    self.join_log_signature(&from, size, root, participants, number, now);
+                }
+            }
+        }
+        if let Some((size, note)) = self.checkpoints.ahead.take() {
+            if size <= self.state.size() {
+                self.checkpoint_made(&note, now);
+            } else {
+                self.checkpoints.ahead = Some((size, note));
+            }
+        }
+        self.finish_gatherings(now);
+        if self.requests.wants_proof()
+            && let Some((size, note)) = self.checkpoints.newest.clone()
+        {
+            self.prove(&note, size, now);
+        }
+        if self.requests.wants_proof() && self.checkpoints.for_receipts.is_none() {
+            self.checkpoints.for_receipts = self.gather(now);
+            self.finish_gatherings(now);
+        }
+        self.lead_publishing(now);
+    }
+
+    fn lead_publishing(&mut self, now: UnixMillis) {
+        let leads = self.roster.live(now).first() == Some(self.roster.me());
+        let due = now.since(self.checkpoints.published_at) >= self.config.checkpoint_interval;
+        let grown = self.state.size() > self.publisher.published();
+        if !leads || !due || !grown || self.checkpoints.for_publishing.is_some() {
+            return;
+        }
+        let Some(mut gathering) = self.gather(now) else { return };
+        self.checkpoints.published_at = now;
+        let (size, root) = (gathering.checkpoint.size, gathering.checkpoint.root);
+        if self.log_key().is_none() {
+            self.checkpoints.for_publishing = Some(gathering);
+            return self.finish_gatherings(now);
+        }
+        let Some(participants) = self.roster.own_set(usize::from(self.threshold), now) else {
+            return;
+        };
+        gathering.log = LogPart::Running;
+        self.checkpoints.for_publishing = Some(gathering);
+        let (me, number) = (self.roster.me().clone(), self.fresh_number());
+        match self.begin_log_signature(&me, size, &participants, number, now) {
+            Ok(()) => {
+                let to = participants.clone();
+                let message = PeerMessage::StartLogSignature { size, root, participants, number };
+                self.send_first(&to, &message);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "log signature not begun");
+                self.checkpoints.for_publishing = None;
+            }
+        }
+    }
+
+    /// Begins to gather cosignatures of this node's tree as it is.
+    fn gather(&mut self, now: UnixMillis) -> Option<Gathering> {
+        let (size, root) = (self.state.size(), self.state.root());
+        let checkpoint = Checkpoint::new(&self.origin(), size, root);
+        let me = self.roster.me().clone();
+        let key = self.cosigning_key(&me)?;
+        let seconds = UnixSeconds::from(now);
+        let signature = self.boot.sign(&checkpoint.cosignature_message(seconds));
+        let line = NoteSignature::cosignature(&key, seconds, &signature);
+        let live = self.roster.live(now);
+        self.send_others(&live, &PeerMessage::Cosign { size, root });
+        Some(Gathering {
+            checkpoint,
+            lines: BTreeMap::from([(me, line)]),
+            asked: live.into_iter().collect(),
+            since: now,
+            log: LogPart::NotWanted,
+        })
+    }
+
+    /// A peer asks for this boot's cosignature.
+    pub(crate) fn cosign(&mut self, from: &NodeName, size: u64, root: Hash32, now: UnixMillis) {
+        match self.own_checkpoint(from, size, root) {
+            Own::Ahead => {
+                self.checkpoints.early.push(from, Early::Cosign { size, root });
+            }
+            Own::Is(checkpoint) => {
+                let message = checkpoint.cosignature_message(UnixSeconds::from(now));
+                let signature = self.boot.sign(&message);
+                self.send(from, &PeerMessage::Cosigned { size, at: now, signature });
+            }
+            Own::No => {}
+        }
+    }
+
+    /// This node's checkpoint of a size, if a peer's root is the same; a dispute if it is another.
+    fn own_checkpoint(&mut self, peer: &NodeName, size: u64, root: Hash32) -> Own {
+        if size > self.state.size() {
+            return Own::Ahead;
+        }
+        match self.tree.root_at(size) {
+            Ok(ours) if ours == root => Own::Is(Checkpoint::new(&self.origin(), size, root)),
+            Ok(ours) => {
+                let peer = peer.clone();
+                self.dispute(peer, size, root, ours);
+                Own::No
+            }
+            Err(_) => Own::No,
+        }
+    }
+
+    /// A peer's cosignature.
+    pub(crate) fn cosigned(
+        &mut self,
+        from: &NodeName,
+        size: u64,
+        at: UnixMillis,
+        signature: [u8; 64],
+        now: UnixMillis,
+    ) {
+        let Some(key) = self.cosigning_key(from) else { return };
+        let seconds = UnixSeconds::from(at);
+        let Ok(verifying) = ed25519_dalek::VerifyingKey::from_bytes(key.public_key()) else {
+            return;
+        };
+        let parsed = ed25519_dalek::Signature::from_bytes(&signature);
+        let line = NoteSignature::cosignature(&key, seconds, &signature);
+        let slots = [&mut self.checkpoints.for_receipts, &mut self.checkpoints.for_publishing];
+        for gathering in slots.into_iter().flatten() {
+            let message = gathering.checkpoint.cosignature_message(seconds);
+            if gathering.checkpoint.size == size
+                && verifying.verify_strict(&message, &parsed).is_ok()
+            {
+                gathering.lines.insert(from.clone(), line.clone());
+            }
+        }
+        self.finish_gatherings(now);
+    }
+
+    fn finish_gatherings(&mut self, now: UnixMillis) {
+        let t = usize::from(self.threshold);
+        let is_done = |gathering: &Gathering| {
+            let all = gathering.lines.len() >= gathering.asked.len();
+            let waited = now.since(gathering.since) >= GATHER_ALL;
+            gathering.lines.len() >= t
+                && (all || waited)
+                && !matches!(gathering.log, LogPart::Running)
+        };
+        let is_old = |gathering: &Gathering| now.since(gathering.since) >= GATHER_LIFE;
+        if let Some(gathering) = self.checkpoints.for_receipts.take() {
+            if is_done(&gathering) {
+                self.cosigned_enough(&gathering, now);
+            } else if !is_old(&gathering) {
+                self.checkpoints.for_receipts = Some(gathering);
+            }
+        }
+        if let Some(gathering) = self.checkpoints.for_publishing.take() {
+            if is_done(&gathering) {
+                if let Some(note) = self.assemble(&gathering) {
+                    let others = self.roster.others();
+                    self.send_others(&others, &PeerMessage::Checkpoint(note.clone()));
+                    self.checkpoint_made(&note, now);
+                }
+            } else if !is_old(&gathering) {
+                self.checkpoints.for_publishing = Some(gathering);
+            }
+        }
+    }
+
+    fn assemble(&self, gathering: &Gathering) -> Option<String> {
+        let mut lines = Vec::new();
+        if let LogPart::Have(signature) = &gathering.log {
+            let (key, _) = self.log_key()?;
+            lines.push(NoteSignature::ed25519(&self.origin().log_key(&key).ok()?, signature));
+        }
+        lines.extend(gathering.lines.values().cloned());
+        let note = SignedNote::assemble(&gathering.checkpoint.body(), &lines).ok()?;
+        Some(note.to_string())
+    }
+
+    fn cosigned_enough(&mut self, gathering: &Gathering, now: UnixMillis) {
+        let size = gathering.checkpoint.size;
+        let Some(note) = self.assemble(gathering) else { return };
+        self.checkpoints.newest = Some((size, note.clone()));
+        self.prove(&note, size, now);
+    }
+
+    /// A checkpoint for the store, made here or by a peer.
+    pub(crate) fn checkpoint_made(&mut self, text: &str, now: UnixMillis) {
+        let Ok(note) = SignedNote::parse(text.as_bytes()) else { return };
+        let Some(policy) = self.checkpoint_policy() else { return };
+        let Ok(checkpoint) = Checkpoint::parse(note.text()) else { return };
+        let (size, root) = (checkpoint.size, checkpoint.root);
+        if size > self.state.size() {
+            self.checkpoints.ahead = Some((size, text.to_owned()));
+            return;
+        }
+        if size <= self.publisher.published() {
+            return;
+        }
+        if let Err(error) = verify_checkpoint(&note, &policy) {
+            tracing::debug!(%error, "checkpoint not published");
+            return;
+        }
+        match self.tree.root_at(size) {
+            Ok(ours) if ours != root => {
+                // t boots signed what this node does not have
+                let peer = self.roster.me().clone();
+                return self.halt(HaltReason::RootMismatch { peer, size, theirs: root, ours });
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+        self.checkpoints.published_at = now;
+        self.publish(&note, size);
+        if self.checkpoints.newest.as_ref().is_none_or(|(newest, _)| *newest < size) {
+            self.checkpoints.newest = Some((size, text.to_owned()));
+        }
+    }
+
+    /// A peer leads a log signature with this node in it.
+    pub(crate) fn join_log_signature(
+        &mut self,
+        from: &NodeName,
+        size: u64,
+        root: Hash32,
+        participants: Vec<NodeName>,
+        number: u64,
+        now: UnixMillis,
+    ) {
+        if !participants.contains(from) || !participants.contains(self.roster.me()) {
+            return;
+        }
+        match self.own_checkpoint(from, size, root) {
+            Own::Ahead => {
+                let early = Early::Log { size, root, participants, number };
+                self.checkpoints.early.push(from, early);
+            }
+            Own::Is(_) => {
+                // one for each leader: the next one takes the place of the last
+                let of = |role: &Role| matches!(role, Role::Log { leader, .. } if leader == from);
+                for id in self.runs.which(|slot| of(&slot.role)) {
+                    self.end_run(id, &RunError::Burned, now);
+                }
+                if let Err(error) = self.begin_log_signature(from, size, &participants, number, now)
+                {
+                    tracing::debug!(%from, %error, "log signature not begun");
+                }
+            }
+            Own::No => {}
+        }
+    }
+
+    fn begin_log_signature(
+        &mut self,
+        leader: &NodeName,
+        size: u64,
+        participants: &[NodeName],
+        number: u64,
+        now: UnixMillis,
+    ) -> Result<(), RunError> {
+        let name = log_key_name().ok_or(Misuse::WrongKey)?;
+        let (_, epoch) = self.log_key().ok_or(Misuse::WrongKey)?;
+        let set = self.run_participants(participants).ok_or(Misuse::NotParticipating)?;
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
+        let root = self.tree.root_at(size).map_err(|_| Misuse::WrongMessage)?;
+        let checkpoint = Checkpoint::new(&self.origin(), size, root);
+        let message = checkpoint.body().into_bytes();
+        let context = RunContext::new(RunSpec {
+            genesis: self.state.genesis(),
+            incarnation: self.state.incarnation(),
+            purpose: Purpose::Ed25519Sign {
+                key: KeyRef { name: name.clone(), epoch: KeyEpoch(epoch) },
+                path: DerivationPath::root(),
+                subject: ed25519_subject(&message),
+            },
+            participants: set,
+            threshold: self.threshold,
+            log_index: size,
+            // no entry causes it: the leader's boot keeps its numbers apart from the others'
+            entry: tagged_hash("casemate/log-signature-by/v1", &[boot.as_bytes()]),
+            attempt: number,
+        })?;
+        let deadline = now.saturating_add(self.config.attempt_timeout);
+        self.begin_run(
+            context,
+            deadline,
+            Role::Log { size, leader: leader.clone() },
+            now,
+            move |node, claim| match node.keygen.live(&name) {
+                Some(Live::Ed25519(key)) => {
+                    let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
+                    Ok(AnyRun::Ed25519Sign(Box::new(run)))
+                }
+                _ => Err(Misuse::WrongKey.into()),
+            },
+            move |run, id| {
+                let authorised = authorise_checkpoint(&checkpoint, id, deadline);
+                Ok(match run {
+                    AnyRun::Ed25519Sign(run) => {
+                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ed25519))
+                    }
+                    _ => None,
+                })
+            },
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn log_signature_made(
+        &mut self,
+        size: u64,
+        led: bool,
+        signature: [u8; 64],
+        now: UnixMillis,
+    ) {
+        if led
+            && let Some(gathering) = &mut self.checkpoints.for_publishing
+            && gathering.checkpoint.size == size
+        {
+            gathering.log = LogPart::Have(signature);
+            self.finish_gatherings(now);
+        }
+    }
+
+    pub(crate) fn log_signature_failed(&mut self, size: u64, led: bool) {
+        if led
+            && self.checkpoints.for_publishing.as_ref().is_some_and(|g| g.checkpoint.size == size)
+        {
+            self.checkpoints.for_publishing = None;
+        }
+    }
+
+    /// The proof that a record is in the tree of a checkpoint.
+    pub(crate) fn inclusion(&self, index: u64, size: u64, note: &str) -> Option<InclusionReceipt> {
+        Some(InclusionReceipt {
+            leaf: self.publisher.leaf(index)?.to_vec(),
+            proof: self.tree.inclusion_proof(index, size).ok()?,
+            checkpoint: note.to_owned(),
+        })
+    }
+}
+
+/// What this node makes of a peer's size and root.
+enum Own {
+    /// It is this node's own.
+    Is(Checkpoint),
+    /// This node is not that far.
+    Ahead,
+    /// It is not, or cannot be told.
+    No,
+}

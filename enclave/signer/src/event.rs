@@ -1,0 +1,184 @@
+//! What happens to a node, what it wants done, and how it is set up.
+
+use casemate_audit::store::File;
+use casemate_ledger::apply::StepError;
+use casemate_ledger::{Attachment, Committed, EntryBody, StateError};
+use casemate_proto::ids::Hash32;
+use casemate_proto::{Millis, NodeName};
+use casemate_threshold::Misuse;
+use zeroize::Zeroize as _;
+
+use crate::answer::{Answer, Submission, Ticket};
+
+/// How a node works, within what the manifest allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// How many pairs of triples a node makes in advance for the set that it leads.
+    pub triple_stock: usize,
+    /// How many triple runs a node leads at one time when requests wait for them.
+    pub triple_runs: usize,
+    /// How long one attempt at a signature may take.
+    pub attempt_timeout: Millis,
+    /// How long a pair of triples may take.
+    pub triple_timeout: Millis,
+    /// How long a key generation may take.
+    pub keygen_timeout: Millis,
+    /// How often a checkpoint is published, at most.
+    pub checkpoint_interval: Millis,
+    /// Whether receipts are published beside the records.
+    pub publish_receipts: bool,
+    /// Most submissions that wait for an answer.
+    pub max_waiting: usize,
+    /// Most allowed requests that are not signed yet; above it new ones are told to come back.
+    pub max_unsigned: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            triple_stock: 8,
+            triple_runs: 4,
+            attempt_timeout: Millis(5_000),
+            triple_timeout: Millis(10_000),
+            keygen_timeout: Millis(20_000),
+            checkpoint_interval: Millis(1_000),
+            publish_receipts: false,
+            max_waiting: 2_048,
+            max_unsigned: 512,
+        }
+    }
+}
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody outside asks something.
+    Submit {
+        /// What to answer under.
+        ticket: Ticket,
+        /// What is asked.
+        submission: Submission,
+    },
+    /// The next entry is committed. In order, each once.
+    Committed(Committed),
+    /// A peer sent this, inside its channel.
+    Peer {
+        /// The node at the channel's other end.
+        from: NodeName,
+        /// An encoded [`PeerMessage`](crate::PeerMessage).
+        bytes: Bytes,
+    },
+    /// A peer's channel came up or went down.
+    Link {
+        /// The peer.
+        node: NodeName,
+        /// Whether it is up.
+        up: bool,
+    },
+    /// Time passed. Wanted every 100 ms or so.
+    Tick,
+}
+
+/// What a node wants done.
+#[must_use]
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Propose an entry to replication.
+    Propose {
+        /// The entry's body; the leader stamps the time.
+        body: EntryBody,
+        /// What travels beside it.
+        attachment: Option<Attachment>,
+    },
+    /// Send to a peer, through its channel. The bytes may hold secrets meant for that peer alone.
+    Send {
+        /// To whom.
+        to: NodeName,
+        /// An encoded [`PeerMessage`](crate::PeerMessage).
+        bytes: Bytes,
+    },
+    /// Answer a submission.
+    Answer {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        answer: Answer,
+    },
+    /// Files for the auditors' store, in the order to write them.
+    Publish(Vec<File>),
+    /// Something happened that must not; the node does nothing from here on.
+    Halt {
+        /// What.
+        reason: HaltReason,
+    },
+}
+
+/// Bytes from or for a channel. They may hold what a share is made of: printed as a length only,
+/// and wiped when they go.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(Vec<u8>);
+
+impl Bytes {
+    /// These bytes.
+    #[must_use]
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl core::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "<{} bytes>", self.0.len())
+    }
+}
+
+/// Why a node halted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HaltReason {
+    /// The ledger cannot be applied any further by this program.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Two nodes applied different things: one of them, or replication, is broken.
+    #[error("node `{peer}` has root {theirs} at size {size}, this node has {ours}")]
+    RootMismatch {
+        /// Who says otherwise.
+        peer: NodeName,
+        /// At which size.
+        size: u64,
+        /// Its root.
+        theirs: Hash32,
+        /// Ours.
+        ours: Hash32,
+    },
+    /// The records do not fit what was published before.
+    #[error("the store cannot be written on: {0}")]
+    Store(String),
+}
+
+/// Why a node cannot come to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BirthError {
+    /// The genesis is refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The genesis names another boot for this node, or the node is not in it.
+    #[error("the genesis does not name this boot as node `{node}`'s")]
+    NotThisBoot {
+        /// The node.
+        node: NodeName,
+    },
+    /// The roster does not fit the threshold drivers.
+    #[error(transparent)]
+    Threshold(#[from] Misuse),
+}

@@ -1,0 +1,416 @@
+//! Tests and confirmations of pending keys: what must happen before a share is live. See the head
+//! of `keygen` for the whole way.
+
+use casemate_ledger::EntryBody;
+use casemate_ledger::entry::{Confirmation, KeyLive, TestSignature};
+use casemate_ledger::keys::verify_signature;
+use casemate_proto::ids::Hash32;
+use casemate_proto::{KeyName, NodeName, Scheme, UnixMillis};
+use casemate_threshold::context::Purpose;
+use casemate_threshold::ecdsa::TriplePair;
+use casemate_threshold::{
+    EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, Misuse, RunContext, RunError, TriplePairId,
+    covering_subsets,
+};
+
+use crate::event::Output;
+use crate::keygen::{Candidate, Early, PROPOSE_AGAIN, Pending, StartTest};
+use crate::node::Node;
+use crate::peer::PeerMessage;
+use crate::runs::{AnyRun, Role, Slot};
+
+impl Node {
+    /// The sets that test a key, by name.
+    fn test_sets(&self) -> Vec<Vec<NodeName>> {
+        let Some(all) = self.everybody() else { return Vec::new() };
+        let subsets = covering_subsets(&all, self.threshold);
+        subsets.iter().map(|set| self.roster.names_of(set)).collect()
+    }
+
+    /// Leads the tests that are this node's to lead.
+    pub(crate) fn drive_tests(&mut self, now: UnixMillis) {
+        if self.keygen.jobs.is_empty() {
+            return;
+        }
+        let sets: Vec<Vec<NodeName>> = self
+            .test_sets()
+            .into_iter()
+            .filter(|set| set.first() == Some(self.roster.me()))
+            .collect();
+        let wanted: Vec<(KeyName, Hash32, Scheme, Vec<NodeName>)> = self
+            .keygen
+            .jobs
+            .values()
+            .flat_map(|job| job.candidates.iter())
+            .flat_map(|candidate| {
+                let facts = candidate.share.facts();
+                sets.iter()
+                    .filter(|set| {
+                        !candidate.tests.contains_key(*set) && !candidate.testing.contains(set)
+                    })
+                    .map(|set| {
+                        let scheme = candidate.share.scheme();
+                        (facts.key.name.clone(), facts.transcript, scheme, set.clone())
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        for (name, transcript, scheme, set) in wanted {
+            let triples = match scheme {
+                Scheme::Ed25519 => None,
+                Scheme::EcdsaSecp256k1 => match self
+                    .run_participants(&set)
+                    .and_then(|boots| self.triples.take_own(&boots))
+                {
+                    Some(id) => Some(id.0),
+                    None => {
+                        let making = self
+                            .run_participants(&set)
+                            .is_some_and(|boots| self.triples.is_making(&boots));
+                        if !making {
+                            self.lead_triples(set, now);
+                        }
+                        continue;
+                    }
+                },
+            };
+            let number = self.fresh_number();
+            let start = StartTest { name, transcript, participants: set, triples, number };
+            if self.begin_test(&start, true, now) {
+                if let Some((_, job)) = self.keygen.job_of(&start.name)
+                    && let Some(candidate) = job.candidate(&transcript)
+                    && !candidate.tests.contains_key(&start.participants)
+                {
+                    candidate.testing.push(start.participants.clone());
+                }
+                let StartTest { name, transcript, participants, triples, number } = start;
+                let to = participants.clone();
+                let message =
+                    PeerMessage::StartTest { name, transcript, participants, triples, number };
+                self.send_first(&to, &message);
+            }
+        }
+    }
+
+    /// The first of a set begins its test.
+    pub(crate) fn join_test(&mut self, from: &NodeName, start: StartTest, now: UnixMillis) {
+        if start.participants.first() != Some(from)
+            || !self.test_sets().contains(&start.participants)
+            || !start.participants.contains(self.roster.me())
+        {
+            return;
+        }
+        let has_share = self
+            .keygen
+            .job_of(&start.name)
+            .is_some_and(|(_, job)| job.candidate(&start.transcript).is_some());
+        let has_triples = start.triples.is_none_or(|id| {
+            self.run_participants(&start.participants)
+                .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)))
+        });
+        if has_share && has_triples {
+            // the set's leader has one test of a share at a time: a new one means that it failed
+            let same = |slot: &Slot| {
+                matches!(&slot.role, Role::Test { transcript, .. } if *transcript == start.transcript)
+                    && self.roster.names_of(&slot.participants) == start.participants
+            };
+            for id in self.runs.which(same) {
+                self.end_run(id, &RunError::Burned, now);
+            }
+            self.begin_test(&start, false, now);
+        } else {
+            let until = now.saturating_add(self.config.keygen_timeout);
+            self.keygen.early.push(from, (Early::Test(start), until));
+        }
+    }
+
+    /// Starts that waited get another look.
+    pub(crate) fn resume_early_keygen(&mut self, now: UnixMillis) {
+        for (from, (early, until)) in self.keygen.early.take() {
+            if now > until {
+                continue;
+            }
+            match early {
+                Early::Keygen(index, attempt) => self.join_keygen(&from, index, attempt, now),
+                Early::Test(start) => self.join_test(&from, start, now),
+            }
+        }
+    }
+
+    fn begin_test(&mut self, start: &StartTest, led: bool, now: UnixMillis) -> bool {
+        match self.try_begin_test(start, led, now) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(key = %start.name, %error, "test not begun");
+                false
+            }
+        }
+    }
+
+    fn try_begin_test(
+        &mut self,
+        start: &StartTest,
+        led: bool,
+        now: UnixMillis,
+    ) -> Result<(), RunError> {
+        let set = self.run_participants(&start.participants).ok_or(Misuse::NotParticipating)?;
+        let (index, job) = self.keygen.job_of(&start.name).ok_or(Misuse::WrongKey)?;
+        let scheme = job.scheme;
+        let key = KeyRef { name: start.name.clone(), epoch: KeyEpoch(0) };
+        let pair: Option<TriplePair> =
+            start.triples.and_then(|id| self.triples.take(&set, &TriplePairId(id)));
+        let purpose = match (scheme, &pair) {
+            (Scheme::EcdsaSecp256k1, Some(pair)) => Purpose::EcdsaTest { key, triples: pair.id() },
+            (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
+            (Scheme::Ed25519, _) => Purpose::Ed25519Test { key },
+        };
+        let spec = self.key_spec(purpose, set, index, start.transcript, start.number);
+        let deadline = now.saturating_add(self.config.keygen_timeout);
+        let role = Role::Test { name: start.name.clone(), transcript: start.transcript, led };
+        let transcript = start.transcript;
+        self.begin_run(
+            RunContext::new(spec)?,
+            deadline,
+            role,
+            now,
+            move |node, claim| {
+                let candidate = node
+                    .keygen
+                    .jobs
+                    .get_mut(&index)
+                    .and_then(|job| job.candidate(&transcript))
+                    .ok_or(Misuse::WrongKey)?;
+                match (&candidate.share, pair) {
+                    (Pending::Ecdsa(key), Some(pair)) => {
+                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::test(claim, key, pair)?)))
+                    }
+                    (Pending::Ed25519(key), None) => {
+                        let run = Ed25519SignRun::test(claim, key, &mut node.entropy)?;
+                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
+                    }
+                    _ => Err(Misuse::WrongKey.into()),
+                }
+            },
+            |_, _| Ok(None),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn test_made(
+        &mut self,
+        name: &KeyName,
+        transcript: &Hash32,
+        participants: Vec<NodeName>,
+        signature: [u8; 64],
+        led: bool,
+        now: UnixMillis,
+    ) {
+        if !led {
+            return;
+        }
+        let Some((index, job)) = self.keygen.job_of(name) else { return };
+        if let Some(candidate) = job.candidate(transcript) {
+            candidate.tests.insert(participants.clone(), signature);
+            candidate.testing.retain(|set| *set != participants);
+        }
+        if self.leads_key(index) {
+            self.drive_confirmations(now);
+        } else if let Some(leader) = self.key_leader(index) {
+            let (name, transcript) = (name.clone(), *transcript);
+            self.send(&leader, &PeerMessage::Tested { name, transcript, participants, signature });
+        }
+    }
+
+    pub(crate) fn test_failed(
+        &mut self,
+        name: &KeyName,
+        transcript: &Hash32,
+        led: bool,
+        now: UnixMillis,
+    ) {
+        if led
+            && let Some((_, job)) = self.keygen.job_of(name)
+            && let Some(candidate) = job.candidate(transcript)
+        {
+            candidate.testing.clear();
+            self.drive_tests(now);
+        }
+    }
+
+    /// At the key's leader: a test that another node led.
+    pub(crate) fn tested(
+        &mut self,
+        name: &KeyName,
+        transcript: &Hash32,
+        participants: Vec<NodeName>,
+        signature: [u8; 64],
+        now: UnixMillis,
+    ) {
+        if !self.test_sets().contains(&participants) {
+            return;
+        }
+        let Some((_, job)) = self.keygen.job_of(name) else { return };
+        let Some(candidate) = job.candidate(transcript) else { return };
+        candidate.tests.entry(participants).or_insert(signature);
+        self.drive_confirmations(now);
+    }
+
+    /// At keys' leaders: asks for confirmations when all tests are there, proposes when all have
+    /// confirmed.
+    pub(crate) fn drive_confirmations(&mut self, now: UnixMillis) {
+        let sets = self.test_sets();
+        let roster = self.roster.names().to_vec();
+        let leading: Vec<u64> =
+            self.keygen.jobs.keys().copied().filter(|index| self.leads_key(*index)).collect();
+        let mut ask = Vec::new();
+        for index in leading {
+            let Some(job) = self.keygen.jobs.get_mut(&index) else { continue };
+            for candidate in &mut job.candidates {
+                if candidate.confirming.is_none()
+                    && let Some(live) = key_live_of(candidate, &sets)
+                {
+                    candidate.confirming = Some(live.clone());
+                    candidate.ask_again_at = now.saturating_add(PROPOSE_AGAIN);
+                    ask.push(live);
+                }
+                let Some(live) = &candidate.confirming else { continue };
+                if candidate.confirmed.len() < roster.len() {
+                    // what some have promised, nobody drops: a word that was lost is asked for again
+                    if candidate.promised && candidate.ask_again_at <= now {
+                        candidate.ask_again_at = now.saturating_add(PROPOSE_AGAIN);
+                        ask.push(live.clone());
+                    }
+                    continue;
+                }
+                if candidate.propose_at > now {
+                    continue;
+                }
+                candidate.propose_at = now.saturating_add(PROPOSE_AGAIN);
+                let mut live = live.clone();
+                live.confirmations = candidate
+                    .confirmed
+                    .iter()
+                    .map(|(node, signature)| Confirmation {
+                        node: node.clone(),
+                        signature: *signature,
+                    })
+                    .collect();
+                let body = EntryBody::KeyLive(live);
+                self.out.push(Output::Propose { body, attachment: None });
+            }
+        }
+        for live in ask {
+            let me = self.roster.me().clone();
+            let others = self.roster.others();
+            self.send_others(&others, &PeerMessage::ConfirmKey(live.clone()));
+            let is_promised = self
+                .keygen
+                .job_of(&live.name)
+                .and_then(|(_, job)| job.candidate(&live.transcript))
+                .is_some_and(|candidate| candidate.promised);
+            if !is_promised && let Some(signature) = self.confirmation_of(&live) {
+                self.confirmed(&me, &live.name, &live.transcript, signature, now);
+            }
+        }
+    }
+
+    /// This boot's word for a key, if everything in it is what this node has, and the tests hold.
+    fn confirmation_of(&mut self, live: &KeyLive) -> Option<[u8; 64]> {
+        let sets = self.test_sets();
+        let (_, job) = self.keygen.job_of(&live.name)?;
+        let candidate = job.candidate(&live.transcript)?;
+        let facts = candidate.share.facts();
+        let same = live.scheme == candidate.share.scheme()
+            && live.epoch == facts.key.epoch.0
+            && live.public_key == candidate.share.public_key()
+            && live.chain_code == facts.chain_code
+            && live.confirmations.is_empty()
+            && live.tests.iter().map(|test| &test.participants).eq(sets.iter());
+        let holds = |test: &TestSignature| {
+            self.state.test_digest(live, &test.participants).is_some_and(|digest| {
+                verify_signature(live.scheme, &live.public_key, &digest, &test.signature)
+            })
+        };
+        if !same || !live.tests.iter().all(holds) {
+            return None;
+        }
+        let message = live.confirm_message(&self.state.genesis());
+        let (_, job) = self.keygen.job_of(&live.name)?;
+        job.candidate(&live.transcript)?.promised = true;
+        Some(self.boot.sign(&message))
+    }
+
+    /// Shares of a boot that is gone never go live: an entry wants every current boot's word.
+    pub(crate) fn drop_stale_candidates(&mut self) {
+        let state = &self.state;
+        for job in self.keygen.jobs.values_mut() {
+            job.candidates.retain(|candidate| {
+                let holders = candidate.share.facts().holders.as_slice();
+                holders.iter().all(|holder| state.is_current(&holder.boot))
+            });
+        }
+    }
+
+    /// The key's leader asks for this boot's confirmation.
+    pub(crate) fn confirm_key(&mut self, from: &NodeName, live: &KeyLive) {
+        let Some((index, _)) = self.keygen.job_of(&live.name) else { return };
+        if self.key_leader(index).as_ref() != Some(from) {
+            return;
+        }
+        if let Some(signature) = self.confirmation_of(live) {
+            let (name, transcript) = (live.name.clone(), live.transcript);
+            self.send(from, &PeerMessage::Confirmed { name, transcript, signature });
+        } else {
+            tracing::warn!(key = %live.name, %from, "key not confirmed: it is not what this node has");
+        }
+    }
+
+    /// At the key's leader: a confirmation.
+    pub(crate) fn confirmed(
+        &mut self,
+        from: &NodeName,
+        name: &KeyName,
+        transcript: &Hash32,
+        signature: [u8; 64],
+        now: UnixMillis,
+    ) {
+        let genesis = self.state.genesis();
+        let Some(key) = self
+            .state
+            .current_boot_key(from)
+            .and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(&key).ok())
+        else {
+            return;
+        };
+        let Some((_, job)) = self.keygen.job_of(name) else { return };
+        let Some(candidate) = job.candidate(transcript) else { return };
+        let Some(live) = &candidate.confirming else { return };
+        let parsed = ed25519_dalek::Signature::from_bytes(&signature);
+        if key.verify_strict(&live.confirm_message(&genesis), &parsed).is_ok() {
+            candidate.confirmed.insert(from.clone(), signature);
+            self.drive_confirmations(now);
+        }
+    }
+}
+
+/// What everybody is to confirm, once every set has signed its test.
+fn key_live_of(candidate: &Candidate, sets: &[Vec<NodeName>]) -> Option<KeyLive> {
+    let facts = candidate.share.facts();
+    let tests: Option<Vec<TestSignature>> = sets
+        .iter()
+        .map(|set| {
+            let signature = *candidate.tests.get(set)?;
+            Some(TestSignature { participants: set.clone(), signature })
+        })
+        .collect();
+    Some(KeyLive {
+        name: facts.key.name.clone(),
+        scheme: candidate.share.scheme(),
+        epoch: facts.key.epoch.0,
+        public_key: candidate.share.public_key(),
+        chain_code: facts.chain_code,
+        transcript: facts.transcript,
+        tests: tests?,
+        confirmations: Vec::new(),
+    })
+}

@@ -1,0 +1,382 @@
+//! The node: one state machine over events, without I/O, clock or ambient randomness.
+//!
+//! Events are what replication commits, what peers send, what is submitted from outside, and time
+//! passing. Outputs are what to propose, send, answer and publish. The order of a node's outputs is
+//! the order in which a channel must deliver them.
+//!
+//! A host that withholds, delays or repeats any of it can stop the service; it cannot make a share
+//! leave: that takes a [`casemate_ledger::Permit`], which applying a committed entry makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use casemate_audit::{StoreWriter, Tree};
+use casemate_ledger::{Committed, Effect, EntryBody, State};
+use casemate_proto::governance::SignedStatement;
+use casemate_proto::ids::Hash32;
+use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::{BootId, NodeName, UnixMillis};
+use casemate_threshold::{Misuse, Participants, RunError, RunRegistry};
+use zeroize::Zeroize as _;
+
+use crate::boot::{BootSecret, Entropy};
+use crate::checkpoints::Checkpoints;
+use crate::event::{BirthError, Bytes, Event, HaltReason, NodeConfig, Output};
+use crate::keygen::Keygen;
+use crate::peer::PeerMessage;
+use crate::publish::Publisher;
+use crate::requests::Requests;
+use crate::roster::Roster;
+use crate::runs::{Runs, Slot};
+use crate::signing::Signing;
+use crate::triples::Triples;
+
+/// One node.
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) boot: BootSecret,
+    pub(crate) boot_id: BootId,
+    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) roster: Roster,
+    pub(crate) threshold: u16,
+    pub(crate) state: State,
+    /// The hashes that proofs are made of; its frontier is the state's.
+    pub(crate) tree: Tree,
+    pub(crate) registry: RunRegistry,
+    /// Runs that no entry causes, by the boot that asked: size and number in their ids are its
+    /// own, so that it uses up nobody's room but its own.
+    pub(crate) asked: BTreeMap<BootId, RunRegistry>,
+    pub(crate) runs: Runs,
+    pub(crate) signing: Signing,
+    pub(crate) triples: Triples,
+    pub(crate) keygen: Keygen,
+    pub(crate) requests: Requests,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) publisher: Publisher,
+    /// Freezes that were obeyed on receipt and are not applied yet.
+    pub(crate) early_freezes: BTreeMap<Hash32, (SignedStatement, UnixMillis)>,
+    /// Numbers for runs that this boot proposes; never repeated.
+    pub(crate) next_number: u64,
+    /// Peers that named another root than this node's own.
+    pub(crate) disputes: BTreeSet<NodeName>,
+    pub(crate) halted: bool,
+    pub(crate) out: Vec<Output>,
+}
+
+impl core::fmt::Debug for Node {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Node")
+            .field("name", self.roster.me())
+            .field("boot", &self.boot_id)
+            .field("size", &self.state.size())
+            .field("halted", &self.halted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node at its cluster's birth: checks the whole genesis, evidence of every boot included,
+    /// and that it names this boot.
+    ///
+    /// # Errors
+    /// If the genesis is refused or is not this boot's.
+    pub fn birth(
+        boot: BootSecret,
+        name: &NodeName,
+        record: &GenesisRecord,
+        config: NodeConfig,
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, BirthError> {
+        let state = State::birth(record)?;
+        let boot_id = boot.id(name);
+        if state.current_boot(name) != Some(boot_id) {
+            return Err(BirthError::NotThisBoot { node: name.clone() });
+        }
+        let names = record.manifest.nodes.iter().map(|node| node.name.clone()).collect();
+        let roster = Roster::new(names, name.clone());
+        let party =
+            roster.party(name).ok_or_else(|| BirthError::NotThisBoot { node: name.clone() })?;
+        let threshold =
+            u16::try_from(record.manifest.threshold).map_err(|_| Misuse::PartyNumber(u16::MAX))?;
+        let genesis = casemate_proto::cbor::encode(record);
+        Ok(Self {
+            config,
+            boot,
+            boot_id,
+            entropy,
+            roster,
+            threshold,
+            state,
+            tree: Tree::new(),
+            registry: RunRegistry::new(party, boot_id),
+            asked: BTreeMap::new(),
+            runs: Runs::default(),
+            signing: Signing::default(),
+            triples: Triples::default(),
+            keygen: Keygen::default(),
+            requests: Requests::default(),
+            checkpoints: Checkpoints::default(),
+            publisher: Publisher::new(StoreWriter::new(&genesis)),
+            early_freezes: BTreeMap::new(),
+            next_number: 0,
+            disputes: BTreeSet::new(),
+            halted: false,
+            out: Vec::new(),
+        })
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub const fn name(&self) -> &NodeName {
+        self.roster.me()
+    }
+    /// This boot.
+    #[must_use]
+    pub const fn boot_id(&self) -> BootId {
+        self.boot_id
+    }
+    /// The applied state.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+    /// Whether it has halted.
+    #[must_use]
+    pub const fn is_halted(&self) -> bool {
+        self.halted
+    }
+    /// How many records are in the store.
+    #[must_use]
+    pub const fn published(&self) -> u64 {
+        self.publisher.published()
+    }
+    /// How many pairs of triples are ready for the set that this node leads now.
+    #[must_use]
+    pub fn stocked(&self, now: UnixMillis) -> usize {
+        self.roster
+            .own_set(usize::from(self.threshold), now)
+            .and_then(|set| self.run_participants(&set))
+            .map_or(0, |set| self.triples.ready(&set))
+    }
+    /// Whether anything is under way: a run, an unsigned request, somebody who waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.runs.iter().next().is_none()
+            && self.signing.is_empty()
+            && self.requests.is_empty()
+            && self.keygen.is_empty()
+    }
+
+    /// Takes one event at `now`, this node's own clock.
+    #[must_use]
+    pub fn handle(&mut self, event: Event, now: UnixMillis) -> Vec<Output> {
+        if self.halted {
+            return Vec::new();
+        }
+        match event {
+            Event::Submit { ticket, submission } => self.submit(ticket, submission, now),
+            Event::Committed(committed) => self.apply(&committed, now),
+            Event::Peer { from, bytes } => self.peer(&from, bytes.as_slice(), now),
+            Event::Link { node, up } => {
+                self.roster.set_link(&node, up);
+                if !up {
+                    self.lost(&node, now);
+                }
+            }
+            Event::Tick => self.tick(now),
+        }
+        let out = std::mem::take(&mut self.out);
+        if self.halted {
+            // whatever was about to be said rests on a state that is wrong somewhere
+            return out.into_iter().filter(|o| matches!(o, Output::Halt { .. })).collect();
+        }
+        out
+    }
+
+    fn tick(&mut self, now: UnixMillis) {
+        for id in self.runs.due(now) {
+            let error = RunError::Expired { deadline: now, now };
+            self.end_run(id, &error, now);
+        }
+        self.drive_signing(now);
+        self.drive_keygen(now);
+        self.drive_requests(now);
+        self.drive_checkpoints(now);
+        self.fill_stock(now);
+    }
+
+    /// A peer names another root than this node's own: it gets nothing that depends on one. The
+    /// word of t peers halts this node, since one of t at least is honest; fewer could all be
+    /// lying, and would otherwise stop every honest node with a message each.
+    pub(crate) fn dispute(&mut self, peer: NodeName, size: u64, theirs: Hash32, ours: Hash32) {
+        self.disputes.insert(peer.clone());
+        let disputing = u64::try_from(self.disputes.len()).unwrap_or(u64::MAX);
+        if disputing >= self.state.manifest().threshold {
+            self.halt(HaltReason::RootMismatch { peer, size, theirs, ours });
+        }
+    }
+
+    /// Peers that named another root than this node's own, since it booted.
+    #[must_use]
+    pub const fn disputes(&self) -> &BTreeSet<NodeName> {
+        &self.disputes
+    }
+
+    pub(crate) fn halt(&mut self, reason: HaltReason) {
+        self.halted = true;
+        for id in self.runs.which(|_| true) {
+            if let Some(mut slot) = self.runs.end(&id) {
+                slot.run.burn();
+            }
+        }
+        self.out.push(Output::Halt { reason });
+    }
+
+    fn apply(&mut self, committed: &Committed, now: UnixMillis) {
+        let applied = match self.state.apply(committed) {
+            Ok(applied) => applied,
+            Err(error) => return self.halt(error.into()),
+        };
+        let index = self.tree.append(applied.record.leaf_hash());
+        self.publisher.record(&applied.record, committed);
+        if let EntryBody::Statement(signed) = &committed.entry().body {
+            self.early_freezes.remove(&signed.id());
+        }
+        for effect in applied.effects {
+            self.effect(effect, committed, index, now);
+        }
+        self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
+        self.resume_early_starts(now);
+        self.drive_signing(now);
+        self.drive_checkpoints(now);
+    }
+
+    fn effect(&mut self, effect: Effect, committed: &Committed, index: u64, now: UnixMillis) {
+        match effect {
+            Effect::Sign(permit) => self.allowed(permit, now),
+            Effect::SignatureRecorded { credential, request_id } => {
+                self.signature_recorded(credential, request_id, index);
+            }
+            Effect::Decided { .. }
+            | Effect::GenesisConfirmed
+            | Effect::PolicyInForce { .. }
+            | Effect::Unfrozen { .. }
+            | Effect::BootAdmitted { .. }
+            | Effect::VersionRaised { .. } => {}
+            Effect::GenerateKey { name, scheme } => {
+                self.key_wanted(name, scheme, index, committed.entry().hash(), now);
+            }
+            Effect::KeyLive { name, transcript, .. } => {
+                if let EntryBody::KeyLive(live) = &committed.entry().body {
+                    self.key_live(&name, &transcript, live, now);
+                }
+            }
+            Effect::Frozen { .. } => self.burn_signing(now),
+            Effect::BootRetired { boot, .. } => {
+                let gone =
+                    |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);
+                for id in self.runs.which(gone) {
+                    self.end_run(id, &RunError::Burned, now);
+                }
+                let state = &self.state;
+                self.triples.retain_boots(|boot| state.is_current(boot));
+                self.asked.retain(|boot, _| state.is_current(boot));
+                self.drop_stale_candidates();
+            }
+        }
+    }
+
+    fn peer(&mut self, from: &NodeName, bytes: &[u8], now: UnixMillis) {
+        let Some(party) = self.roster.party(from) else { return };
+        if from == self.roster.me() {
+            return;
+        }
+        let Ok(message) = PeerMessage::decode(bytes) else {
+            tracing::warn!(%from, "malformed message dropped");
+            return;
+        };
+        match message {
+            PeerMessage::Run(mut bytes) => {
+                self.run_message(party, &bytes, now);
+                bytes.zeroize();
+            }
+            PeerMessage::StartTriples { size, number, participants } => {
+                self.join_triples(from, size, number, participants, now);
+            }
+            PeerMessage::StartSign { index, attempt, participants, triples, root } => {
+                let start =
+                    crate::signing::StartSign { index, attempt, participants, triples, root };
+                self.join_sign(from, start, now);
+            }
+            PeerMessage::Declined { index, attempt, next } => {
+                self.declined(from, index, attempt, next, now);
+            }
+            PeerMessage::StartKeygen { index, attempt } => {
+                self.join_keygen(from, index, attempt, now);
+            }
+            PeerMessage::StartTest { name, transcript, participants, triples, number } => {
+                let start =
+                    crate::keygen::StartTest { name, transcript, participants, triples, number };
+                self.join_test(from, start, now);
+            }
+            PeerMessage::Tested { name, transcript, participants, signature } => {
+                self.tested(&name, &transcript, participants, signature, now);
+            }
+            PeerMessage::ConfirmKey(live) => self.confirm_key(from, &live),
+            PeerMessage::Confirmed { name, transcript, signature } => {
+                self.confirmed(from, &name, &transcript, signature, now);
+            }
+            PeerMessage::Cosign { size, root } => self.cosign(from, size, root, now),
+            PeerMessage::Cosigned { size, at, signature } => {
+                self.cosigned(from, size, at, signature, now);
+            }
+            PeerMessage::StartLogSignature { size, root, participants, number } => {
+                self.join_log_signature(from, size, root, participants, number, now);
+            }
+            PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
+            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, false, now),
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: &NodeName, message: &PeerMessage) {
+        self.out.push(Output::Send { to: to.clone(), bytes: Bytes::new(message.encode()) });
+    }
+
+    pub(crate) fn send_others(&mut self, participants: &[NodeName], message: &PeerMessage) {
+        let others: Vec<NodeName> =
+            participants.iter().filter(|name| *name != self.roster.me()).cloned().collect();
+        for to in others {
+            self.send(&to, message);
+        }
+    }
+
+    /// Whether anything says stop: a freeze in force, or one that was received and is not yet
+    /// committed.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.state.is_frozen() || !self.early_freezes.is_empty()
+    }
+
+    pub(crate) fn fresh_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number = self.next_number.saturating_add(1);
+        number
+    }
+
+    /// Exactly t current nodes with their boots, this one among them, as a run takes them.
+    pub(crate) fn run_participants(&self, names: &[NodeName]) -> Option<Participants> {
+        let boots =
+            casemate_ledger::permit::current_participants(&self.state, &self.boot_id, names)
+                .ok()?;
+        self.roster.participants(&boots)
+    }
+
+    /// All nodes with their current boots.
+    pub(crate) fn everybody(&self) -> Option<Participants> {
+        let boots: Option<Vec<(NodeName, BootId)>> = self
+            .roster
+            .names()
+            .iter()
+            .map(|name| Some((name.clone(), self.state.current_boot(name)?)))
+            .collect();
+        self.roster.participants(&boots?)
+    }
+}

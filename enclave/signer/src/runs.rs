@@ -1,0 +1,389 @@
+//! Protocol runs in progress: one table for all kinds, and the messages that came too early.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use casemate_proto::ids::Hash32;
+use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
+use casemate_threshold::ecdsa::TriplePair;
+use casemate_threshold::{
+    Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
+    Ed25519Signature, Misuse, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
+    Run as _, RunContext, RunError, RunId, RunRegistry, Step, TripleRun, peek_run,
+};
+use zeroize::Zeroize as _;
+
+use crate::event::Bytes;
+use crate::node::Node;
+use crate::peer::PeerMessage;
+
+/// Most runs at one time.
+pub(crate) const MAX_RUNS: usize = 512;
+/// Most bytes that one peer's early messages may take.
+const MAX_EARLY_BYTES: usize = 2 * 1024 * 1024;
+/// Most early messages of one peer.
+const MAX_EARLY_MESSAGES: usize = 512;
+/// How long an early message waits.
+const EARLY_LIFE: Millis = Millis(10_000);
+/// How many ended runs are remembered, so that what comes late is not taken for early.
+const REMEMBERED: usize = 4096;
+
+/// What a run is to this node.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    /// Two triples. Their leader asked for them and alone says what uses them.
+    Triples { leader: NodeName },
+    /// The signature that the entry at this index allowed.
+    Sign { index: u64, led: bool },
+    /// A pending key's test.
+    Test { name: KeyName, transcript: Hash32, led: bool },
+    /// A key's generation.
+    Keygen { index: u64 },
+    /// The log key's signature of the checkpoint of this size.
+    Log { size: u64, leader: NodeName },
+}
+
+/// A run of any kind.
+pub(crate) enum AnyRun {
+    Triples(Box<TripleRun>),
+    EcdsaSign(Box<EcdsaSignRun>),
+    Ed25519Sign(Box<Ed25519SignRun>),
+    EcdsaKeygen(Box<EcdsaKeygenRun>),
+    Ed25519Keygen(Box<Ed25519KeygenRun>),
+}
+
+/// What a run made.
+pub(crate) enum Made {
+    Pair(TriplePair),
+    Ecdsa(EcdsaSignature),
+    Ed25519(Ed25519Signature),
+    EcdsaKey(PendingEcdsaKey),
+    Ed25519Key(PendingEd25519Key),
+}
+
+/// One call's result, of any kind.
+pub(crate) struct AnyStep {
+    pub(crate) send: Vec<Outgoing>,
+    pub(crate) done: Option<Made>,
+}
+
+impl AnyStep {
+    pub(crate) fn of<T>(step: Step<T>, made: impl FnOnce(T) -> Made) -> Self {
+        Self { send: step.send, done: step.done.map(made) }
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $run:ident => $call:expr) => {
+        match $self {
+            AnyRun::Triples($run) => $call.map(|step| AnyStep::of(step, Made::Pair)),
+            AnyRun::EcdsaSign($run) => $call.map(|step| AnyStep::of(step, Made::Ecdsa)),
+            AnyRun::Ed25519Sign($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519)),
+            AnyRun::EcdsaKeygen($run) => $call.map(|step| AnyStep::of(step, Made::EcdsaKey)),
+            AnyRun::Ed25519Keygen($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519Key)),
+        }
+    };
+}
+
+impl AnyRun {
+    pub(crate) fn start(&mut self, now: UnixMillis) -> Result<AnyStep, RunError> {
+        each!(self, run => run.start(now))
+    }
+    pub(crate) fn receive(
+        &mut self,
+        from: PartyId,
+        bytes: &[u8],
+        now: UnixMillis,
+    ) -> Result<AnyStep, RunError> {
+        each!(self, run => run.receive(from, bytes, now))
+    }
+    pub(crate) fn is_over(&mut self, now: UnixMillis) -> bool {
+        match self {
+            Self::Triples(run) => run.expire(now),
+            Self::EcdsaSign(run) => run.expire(now),
+            Self::Ed25519Sign(run) => run.expire(now),
+            Self::EcdsaKeygen(run) => run.expire(now),
+            Self::Ed25519Keygen(run) => run.expire(now),
+        }
+    }
+    pub(crate) fn burn(&mut self) {
+        match self {
+            Self::Triples(run) => run.burn(),
+            Self::EcdsaSign(run) => run.burn(),
+            Self::Ed25519Sign(run) => run.burn(),
+            Self::EcdsaKeygen(run) => run.burn(),
+            Self::Ed25519Keygen(run) => run.burn(),
+        }
+    }
+}
+
+/// A run with what this node knows of it.
+pub(crate) struct Slot {
+    pub(crate) run: AnyRun,
+    pub(crate) role: Role,
+    pub(crate) participants: Participants,
+    /// Who has been heard in it.
+    pub(crate) heard: BTreeSet<PartyId>,
+}
+
+struct Early {
+    from: PartyId,
+    bytes: Bytes,
+    until: UnixMillis,
+}
+
+/// The table of runs.
+#[derive(Default)]
+pub(crate) struct Runs {
+    slots: BTreeMap<RunId, Slot>,
+    early: BTreeMap<RunId, Vec<Early>>,
+    early_use: BTreeMap<PartyId, (usize, usize)>,
+    ended: BTreeSet<RunId>,
+    ended_order: VecDeque<RunId>,
+}
+
+impl Runs {
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= MAX_RUNS
+    }
+    pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Slot> {
+        self.slots.get_mut(id)
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RunId, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Puts a run in and gives what came for it already.
+    pub(crate) fn insert(&mut self, id: RunId, slot: Slot) -> Vec<(PartyId, Bytes)> {
+        self.slots.insert(id, slot);
+        let early = self.early.remove(&id).unwrap_or_default();
+        for message in &early {
+            self.forget_use(message.from, message.bytes.as_slice().len());
+        }
+        early.into_iter().map(|message| (message.from, message.bytes)).collect()
+    }
+
+    /// Takes a run out for good.
+    pub(crate) fn end(&mut self, id: &RunId) -> Option<Slot> {
+        if self.ended.insert(*id) {
+            self.ended_order.push_back(*id);
+        }
+        while self.ended_order.len() > REMEMBERED {
+            if let Some(oldest) = self.ended_order.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+        self.slots.remove(id)
+    }
+
+    /// Keeps a message whose run is not known here yet, within the sender's allowance.
+    pub(crate) fn keep_early(&mut self, id: RunId, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        if self.ended.contains(&id) {
+            return;
+        }
+        let (messages, used) = self.early_use.get(&from).copied().unwrap_or_default();
+        let used = used.saturating_add(bytes.len());
+        if messages >= MAX_EARLY_MESSAGES || used > MAX_EARLY_BYTES {
+            return;
+        }
+        self.early_use.insert(from, (messages.saturating_add(1), used));
+        let until = now.saturating_add(EARLY_LIFE);
+        self.early.entry(id).or_default().push(Early {
+            from,
+            bytes: Bytes::new(bytes.to_vec()),
+            until,
+        });
+    }
+
+    fn forget_use(&mut self, from: PartyId, bytes: usize) {
+        if let Some((messages, used)) = self.early_use.get_mut(&from) {
+            *messages = messages.saturating_sub(1);
+            *used = used.saturating_sub(bytes);
+        }
+    }
+
+    /// Drops early messages that nobody came for, and gives the runs whose time is over.
+    pub(crate) fn due(&mut self, now: UnixMillis) -> Vec<RunId> {
+        let mut dropped = Vec::new();
+        self.early.retain(|_, messages| {
+            messages.retain(|message| {
+                let keep = message.until > now;
+                if !keep {
+                    dropped.push((message.from, message.bytes.as_slice().len()));
+                }
+                keep
+            });
+            !messages.is_empty()
+        });
+        for (from, bytes) in dropped {
+            self.forget_use(from, bytes);
+        }
+        self.slots
+            .iter_mut()
+            .filter_map(|(id, slot)| slot.run.is_over(now).then_some(*id))
+            .collect()
+    }
+
+    /// The runs that `choose` picks.
+    pub(crate) fn which(&self, choose: impl Fn(&Slot) -> bool) -> Vec<RunId> {
+        self.slots.iter().filter(|(_, slot)| choose(slot)).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Node {
+    /// Claims a run's id, builds the run, makes its first step, and `then` whatever else must
+    /// happen before the first message of a peer is read.
+    pub(crate) fn begin_run(
+        &mut self,
+        context: RunContext,
+        deadline: UnixMillis,
+        role: Role,
+        now: UnixMillis,
+        build: impl FnOnce(&mut Self, Claim) -> Result<AnyRun, RunError>,
+        then: impl FnOnce(&mut AnyRun, RunId) -> Result<Option<AnyStep>, RunError>,
+    ) -> Result<RunId, RunError> {
+        if self.runs.is_full() {
+            return Err(RunError::Burned);
+        }
+        let id = context.id();
+        let participants = context.participants().clone();
+        let claim = self.claim(context, &role, deadline)?;
+        let mut run = build(self, claim)?;
+        let mut steps = vec![run.start(now)?];
+        steps.extend(then(&mut run, id)?);
+        let slot = Slot { run, role, participants, heard: BTreeSet::new() };
+        let early = self.runs.insert(id, slot);
+        for step in steps {
+            self.take_step(id, step, now);
+        }
+        for (from, bytes) in early {
+            self.deliver(id, from, bytes.as_slice(), now);
+        }
+        Ok(id)
+    }
+
+    /// Takes a run's id for good: from the entries' registry, or from that of the boot that asks.
+    fn claim(
+        &mut self,
+        context: RunContext,
+        role: &Role,
+        deadline: UnixMillis,
+    ) -> Result<Claim, Misuse> {
+        let (Role::Triples { leader } | Role::Log { leader, .. }) = role else {
+            return self.registry.claim(context, deadline);
+        };
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
+        let me = self.registry.me();
+        let fresh = || RunRegistry::new(me.party, me.boot);
+        self.asked.entry(boot).or_insert_with(fresh).claim(context, deadline)
+    }
+
+    pub(crate) fn run_message(&mut self, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        let Ok(id) = peek_run(bytes) else { return };
+        if self.runs.get_mut(&id).is_some() {
+            self.deliver(id, from, bytes, now);
+        } else {
+            self.runs.keep_early(id, from, bytes, now);
+        }
+    }
+
+    fn deliver(&mut self, id: RunId, from: PartyId, bytes: &[u8], now: UnixMillis) {
+        let Some(slot) = self.runs.get_mut(&id) else { return };
+        match slot.run.receive(from, bytes, now) {
+            Ok(step) => {
+                slot.heard.insert(from);
+                self.take_step(id, step, now);
+            }
+            Err(error) if error.burns() => self.end_run(id, &error, now),
+            Err(error) => tracing::debug!(run = %id, %error, "message refused"),
+        }
+    }
+
+    fn take_step(&mut self, id: RunId, step: AnyStep, now: UnixMillis) {
+        for outgoing in step.send {
+            if let Some(to) = self.roster.name(outgoing.to).cloned() {
+                let mut message = PeerMessage::Run(outgoing.bytes);
+                self.send(&to, &message);
+                if let PeerMessage::Run(bytes) = &mut message {
+                    bytes.zeroize();
+                }
+            }
+        }
+        let Some(made) = step.done else { return };
+        if let Some(slot) = self.runs.end(&id) {
+            for name in self.roster.names_of(&slot.participants) {
+                self.roster.proved_itself(&name);
+            }
+            self.made(slot, made, now);
+        }
+    }
+
+    fn made(&mut self, slot: Slot, made: Made, now: UnixMillis) {
+        match (slot.role, made) {
+            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(pair, &leader, now),
+            (Role::Sign { index, led }, Made::Ecdsa(signature)) => {
+                let mut bytes = signature.r_s.to_vec();
+                bytes.push(signature.recovery_id);
+                self.signature_made(index, led, bytes, now);
+            }
+            (Role::Sign { index, led }, Made::Ed25519(signature)) => {
+                self.signature_made(index, led, signature.bytes.to_vec(), now);
+            }
+            (Role::Test { name, transcript, led }, Made::Ecdsa(signature)) => {
+                let names = self.roster.names_of(&slot.participants);
+                self.test_made(&name, &transcript, names, signature.r_s, led, now);
+            }
+            (Role::Test { name, transcript, led }, Made::Ed25519(signature)) => {
+                let names = self.roster.names_of(&slot.participants);
+                self.test_made(&name, &transcript, names, signature.bytes, led, now);
+            }
+            (Role::Keygen { index }, Made::EcdsaKey(key)) => {
+                self.key_made(index, crate::keygen::Pending::Ecdsa(Box::new(key)), now);
+            }
+            (Role::Keygen { index }, Made::Ed25519Key(key)) => {
+                self.key_made(index, crate::keygen::Pending::Ed25519(Box::new(key)), now);
+            }
+            (Role::Log { size, leader }, Made::Ed25519(signature)) => {
+                let led = leader == *self.roster.me();
+                self.log_signature_made(size, led, signature.bytes, now);
+            }
+            _ => tracing::error!("a run made what its kind does not make"),
+        }
+    }
+
+    /// Ends a run that failed. Its one-time values are gone.
+    pub(crate) fn end_run(&mut self, id: RunId, error: &RunError, now: UnixMillis) {
+        let Some(mut slot) = self.runs.end(&id) else { return };
+        slot.run.burn();
+        tracing::debug!(run = %id, role = ?slot.role, %error, "run ended without a result");
+        let mut blamed: Vec<NodeName> =
+            error.culprits().iter().filter_map(|party| self.roster.name(*party).cloned()).collect();
+        if matches!(error, RunError::Expired { .. }) {
+            for party in slot.participants.others(self.registry.me().party) {
+                if let Some(name) = self.roster.name(party).cloned()
+                    && !slot.heard.contains(&party)
+                {
+                    self.roster.suspect(&name, now);
+                    blamed.push(name);
+                }
+            }
+        }
+        match slot.role {
+            Role::Triples { leader } => self.pair_failed(&leader, &slot.participants, now),
+            Role::Sign { index, .. } => self.attempt_failed(index, &blamed, now),
+            Role::Keygen { index } => self.keygen_failed(index, now),
+            Role::Test { name, transcript, led } => self.test_failed(&name, &transcript, led, now),
+            Role::Log { size, leader } => {
+                self.log_signature_failed(size, leader == *self.roster.me());
+            }
+        }
+    }
+
+    /// A peer's channel went down: nothing that needs it goes on.
+    pub(crate) fn lost(&mut self, node: &NodeName, now: UnixMillis) {
+        let Some(party) = self.roster.party(node) else { return };
+        for id in self.runs.which(|slot| slot.participants.contains_party(party)) {
+            self.end_run(id, &RunError::Burned, now);
+        }
+        self.drive_signing(now);
+    }
+}

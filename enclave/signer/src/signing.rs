@@ -1,0 +1,500 @@
+//! From a permit to a signature.
+//!
+//! Every node that applies an allowed request holds a [`Permit`] for it. One of them leads: live
+//! nodes take turns by the entry's index, and the next one takes over when an attempt's time runs
+//! out. The leader names the attempt, t participants and, for ECDSA, a pair of triples that exactly
+//! they made; every participant turns *its own* permit into an [`Attempt`] and takes digest, path,
+//! key and epoch from there (I4). The leader's tree root with the entry as last leaf is compared
+//! first: where they differ no share is made, and a node that t peers contradict halts.
+//!
+//! Within τ an entry is driven at most three times, each time with fresh one-time values. All
+//! participants end with the verified signature; the leader proposes it at once, the others if they
+//! do not see it recorded in time. It is shown to nobody before it is in the log (I10).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use casemate_ledger::permit::MAX_ATTEMPTS;
+use casemate_ledger::{Attempt, EntryBody, Permit};
+use casemate_proto::ids::Hash32;
+use casemate_proto::{CredentialId, Millis, NodeName, RequestId, Scheme, UnixMillis};
+use casemate_threshold::context::Purpose;
+use casemate_threshold::ecdsa::TriplePair;
+use casemate_threshold::{
+    Authorised, EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, RunContext, RunError, RunId,
+    RunSpec, TriplePairId, ed25519_subject,
+};
+
+use crate::bounded::PerPeer;
+use crate::event::{HaltReason, Output};
+use crate::keygen::Live;
+use crate::node::Node;
+use crate::peer::PeerMessage;
+use crate::runs::{AnyRun, AnyStep, Made, Role};
+
+/// Most starts of one peer that wait for their entry or their triples.
+const MAX_EARLY_STARTS: usize = 128;
+/// How long a participant waits before it proposes a signature that the leader should have.
+const PROPOSE_FALLBACK: Millis = Millis(2_000);
+/// How long a node waits for its proposal of a signature before it proposes it again.
+const PROPOSE_AGAIN: Millis = Millis(3_000);
+/// What the nodes' places in the roster put between them when two led at once.
+const STAGGER: Millis = Millis(250);
+
+/// A leader's word, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct StartSign {
+    pub(crate) index: u64,
+    pub(crate) attempt: u8,
+    pub(crate) participants: Vec<NodeName>,
+    pub(crate) triples: Option<Hash32>,
+    pub(crate) root: Hash32,
+}
+
+enum Phase {
+    /// No attempt runs; none is led by this node before this time.
+    Open { not_before: UnixMillis },
+    /// An attempt runs.
+    Running { run: RunId, attempt: u8 },
+    /// The signature is there and is proposed from this time on.
+    Made { signature: Vec<u8>, propose_at: UnixMillis },
+}
+
+struct Job {
+    permit: Permit,
+    since: UnixMillis,
+    /// The lowest attempt that all whom this node heard of can still take part in.
+    next: u8,
+    /// Who failed this entry before: others are asked first.
+    avoid: BTreeSet<NodeName>,
+    /// How many of this node's attempts each peer has led.
+    led: BTreeMap<NodeName, u8>,
+    phase: Phase,
+}
+
+/// Everything allowed and not yet signed.
+pub(crate) struct Signing {
+    jobs: BTreeMap<u64, Job>,
+    early: PerPeer<(StartSign, UnixMillis)>,
+}
+
+impl Default for Signing {
+    fn default() -> Self {
+        Self { jobs: BTreeMap::new(), early: PerPeer::new(MAX_EARLY_STARTS) }
+    }
+}
+
+impl Signing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+}
+
+/// The one place where a ledger's permit becomes leave to release a share: an [`Attempt`] exists
+/// only for a committed, applied, allowed and charged entry, and is used up here.
+#[expect(clippy::needless_pass_by_value, reason = "an attempt is used once")]
+fn authorise(attempt: Attempt, run: RunId) -> Authorised {
+    let digest = attempt.digest();
+    let subject = match attempt.scheme() {
+        Scheme::EcdsaSecp256k1 => Hash32::new(digest),
+        Scheme::Ed25519 => ed25519_subject(&digest),
+    };
+    Authorised::dangerous_assert_committed_and_allowed(run, subject, attempt.release_by())
+}
+
+impl Node {
+    /// An entry allowed a signature.
+    pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
+        let phase = Phase::Open { not_before: now };
+        let (avoid, led) = (BTreeSet::new(), BTreeMap::new());
+        let job = Job { permit, since: now, next: 0, avoid, led, phase };
+        self.signing.jobs.insert(job.permit.index(), job);
+    }
+
+    /// An entry's signature is in the log.
+    pub(crate) fn signature_recorded(
+        &mut self,
+        credential: CredentialId,
+        request_id: RequestId,
+        _index: u64,
+    ) {
+        let done: Vec<u64> = self
+            .signing
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.permit.request() == (credential, request_id))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in done {
+            self.drop_job(index);
+        }
+        self.wait_for_receipt(credential, request_id);
+    }
+
+    fn drop_job(&mut self, index: u64) {
+        if let Some(job) = self.signing.jobs.remove(&index)
+            && let Phase::Running { run, .. } = job.phase
+            && let Some(mut slot) = self.runs.end(&run)
+        {
+            slot.run.burn();
+        }
+    }
+
+    /// Burns every signing run: a freeze.
+    pub(crate) fn burn_signing(&mut self, now: UnixMillis) {
+        for id in self.runs.which(|slot| matches!(slot.role, Role::Sign { .. })) {
+            self.end_run(id, &RunError::Burned, now);
+        }
+    }
+
+    /// Looks at every job: leads what is this node's turn, proposes what is made, drops what is too
+    /// late.
+    pub(crate) fn drive_signing(&mut self, now: UnixMillis) {
+        let late: Vec<u64> = self
+            .signing
+            .jobs
+            .iter()
+            .filter(|(_, job)| {
+                now > job.permit.release_by() && !matches!(job.phase, Phase::Made { .. })
+                    // a made signature is kept a little longer, to be recorded
+                    || now > job.permit.release_by().saturating_add(PROPOSE_AGAIN.saturating_mul(4))
+            })
+            .map(|(index, _)| *index)
+            .collect();
+        for index in late {
+            self.drop_job(index);
+        }
+        let open: Vec<u64> = self.signing.jobs.keys().copied().collect();
+        for index in open {
+            self.drive_job(index, now);
+        }
+    }
+
+    fn drive_job(&mut self, index: u64, now: UnixMillis) {
+        let timeout = self.config.attempt_timeout.0.max(1);
+        if self.is_frozen() {
+            return;
+        }
+        let Some(job) = self.signing.jobs.get_mut(&index) else { return };
+        match &mut job.phase {
+            Phase::Made { signature, propose_at } if *propose_at <= now => {
+                *propose_at = now.saturating_add(PROPOSE_AGAIN);
+                let (credential, request_id) = job.permit.request();
+                let signature = signature.clone();
+                let body = EntryBody::Signed { credential, request_id, signature };
+                self.out.push(Output::Propose { body, attachment: None });
+            }
+            Phase::Open { not_before } if *not_before <= now => {
+                let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
+                let leader = self.roster.leader(index.saturating_add(turn), now);
+                if leader.as_ref() == Some(self.roster.me()) {
+                    self.lead(index, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Leads an attempt, if this node has what it takes; if triples are missing, asks for some.
+    fn lead(&mut self, index: u64, now: UnixMillis) {
+        let Some(job) = self.signing.jobs.get(&index) else { return };
+        let (scheme, next) = (job.permit.scheme(), job.permit.next_attempt(job.next));
+        if next >= MAX_ATTEMPTS || self.runs.is_full() {
+            return;
+        }
+        let t = usize::from(self.threshold);
+        let Some(set) = self.roster.own_set_without(t, &job.avoid, now) else { return };
+        let Some(boots) = self.run_participants(&set) else { return };
+        let triples = match scheme {
+            Scheme::Ed25519 => None,
+            Scheme::EcdsaSecp256k1 => match self.triples.take_own(&boots) {
+                Some(id) => Some(id.0),
+                None => return self.triples_wanted(set, now),
+            },
+        };
+        let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return };
+        let start = StartSign { index, attempt: next, participants: set.clone(), triples, root };
+        if self.begin_sign(&start, true, now) {
+            self.send_first(
+                &set,
+                &PeerMessage::StartSign {
+                    index,
+                    attempt: next,
+                    participants: set.clone(),
+                    triples,
+                    root,
+                },
+            );
+        }
+    }
+
+    /// Sends a start before the messages that the run itself put out already: the receiver then
+    /// has the run when they come.
+    pub(crate) fn send_first(&mut self, participants: &[NodeName], message: &PeerMessage) {
+        let before = std::mem::take(&mut self.out);
+        self.send_others(participants, message);
+        self.out.extend(before);
+    }
+
+    /// Somebody leads an attempt with this node in it.
+    pub(crate) fn join_sign(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
+        let named = |name: &NodeName| start.participants.contains(name);
+        if !named(from)
+            || !named(self.roster.me())
+            || self.run_participants(&start.participants).is_none()
+        {
+            return;
+        }
+        let (index, attempt) = (start.index, start.attempt);
+        if index >= self.state.size() {
+            self.keep_start(from, start, now);
+            return;
+        }
+        match self.tree.root_at(index.saturating_add(1)) {
+            Ok(ours) if ours != start.root => {
+                let size = index.saturating_add(1);
+                return self.dispute(from.clone(), size, start.root, ours);
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+        let Some(job) = self.signing.jobs.get(&index) else { return };
+        if matches!(job.phase, Phase::Made { .. }) {
+            return;
+        }
+        if let Some(id) = start.triples {
+            let has = self
+                .run_participants(&start.participants)
+                .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)));
+            if !has {
+                if self
+                    .run_participants(&start.participants)
+                    .is_some_and(|set| self.triples.is_making(&set))
+                {
+                    self.keep_start(from, start, now);
+                } else {
+                    self.decline(from, index, attempt);
+                }
+                return;
+            }
+        }
+        let may_lead = job.led.get(from).copied().unwrap_or(0) < self.attempts_of_a_peer();
+        if self.is_frozen() || !may_lead {
+            return self.decline(from, index, attempt);
+        }
+        let is_fresh = |job: &Job| job.permit.next_attempt(attempt) == attempt;
+        let was_fresh = is_fresh(job);
+        let begun = self.begin_sign(&start, false, now);
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && was_fresh
+            && !is_fresh(job)
+        {
+            let led = job.led.entry(from.clone()).or_default();
+            *led = led.saturating_add(1);
+        }
+        if !begun {
+            self.decline(from, index, attempt);
+        }
+    }
+
+    /// How many of an entry's attempts at this node one peer may lead: t - 1 peers together must
+    /// not be able to use up all, for then they could have a limit charged and nothing signed.
+    fn attempts_of_a_peer(&self) -> u8 {
+        let others = self.threshold.saturating_sub(1).max(1);
+        let each = u16::from(MAX_ATTEMPTS).saturating_sub(1).checked_div(others);
+        each.and_then(|each| u8::try_from(each).ok()).unwrap_or(1).max(1)
+    }
+
+    fn keep_start(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
+        let until = now.saturating_add(self.config.attempt_timeout);
+        self.signing.early.push(from, (start, until));
+    }
+
+    fn decline(&mut self, to: &NodeName, index: u64, attempt: u8) {
+        let next = self.signing.jobs.get(&index).map_or(u8::MAX, |job| job.permit.next_attempt(0));
+        self.send(to, &PeerMessage::Declined { index, attempt, next });
+    }
+
+    /// Starts that waited for an entry or for triples get another look.
+    pub(crate) fn resume_early_starts(&mut self, now: UnixMillis) {
+        for (from, (start, until)) in self.signing.early.take() {
+            if now <= until {
+                self.join_sign(&from, start, now);
+            }
+        }
+    }
+
+    /// A participant does not take part: this node's attempt is over, the next number is higher.
+    pub(crate) fn declined(
+        &mut self,
+        from: &NodeName,
+        index: u64,
+        attempt: u8,
+        next: u8,
+        now: UnixMillis,
+    ) {
+        let Some(party) = self.roster.party(from) else { return };
+        let Some(job) = self.signing.jobs.get_mut(&index) else { return };
+        let Phase::Running { run, attempt: running } = &job.phase else { return };
+        let run = *run;
+        if *running != attempt {
+            return;
+        }
+        let mine = self.runs.get_mut(&run).is_some_and(|slot| {
+            matches!(slot.role, Role::Sign { led: true, .. })
+                && slot.participants.contains_party(party)
+        });
+        if mine {
+            if next < MAX_ATTEMPTS {
+                job.next = job.next.max(next);
+            }
+            job.avoid.insert(from.clone());
+            self.end_run(run, &RunError::Burned, now);
+        }
+    }
+
+    /// Turns this node's own permit into an attempt and begins the run. Whether it began.
+    fn begin_sign(&mut self, start: &StartSign, led: bool, now: UnixMillis) -> bool {
+        let Some(job) = self.signing.jobs.get_mut(&start.index) else { return false };
+        let attempt = match job.permit.attempt(
+            &self.state,
+            &self.boot_id,
+            &start.participants,
+            start.attempt,
+            now,
+        ) {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                tracing::debug!(index = start.index, %error, "no attempt");
+                return false;
+            }
+        };
+        // a newer attempt of the same entry takes the place of an older one
+        if let Phase::Running { run, .. } = &job.phase {
+            let run = *run;
+            job.phase = Phase::Open { not_before: now };
+            self.end_run(run, &RunError::Burned, now);
+        }
+        match self.run_attempt(attempt, start, led, now) {
+            Ok(run) => {
+                // messages that came early may have ended it already, well or not
+                if self.runs.get_mut(&run).is_some()
+                    && let Some(job) = self.signing.jobs.get_mut(&start.index)
+                {
+                    job.phase = Phase::Running { run, attempt: start.attempt };
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(index = start.index, %error, "attempt not begun");
+                false
+            }
+        }
+    }
+
+    fn run_attempt(
+        &mut self,
+        attempt: Attempt,
+        start: &StartSign,
+        led: bool,
+        now: UnixMillis,
+    ) -> Result<RunId, RunError> {
+        use casemate_threshold::Misuse;
+        let binding = attempt.binding().clone();
+        let set =
+            self.roster.participants(&binding.participants).ok_or(Misuse::NotParticipating)?;
+        let key = KeyRef { name: binding.key.clone(), epoch: KeyEpoch(binding.epoch) };
+        let digest = attempt.digest();
+        let pair: Option<TriplePair> = match start.triples {
+            Some(id) => self.triples.take(&set, &TriplePairId(id)),
+            None => None,
+        };
+        let purpose = match (attempt.scheme(), &pair) {
+            (Scheme::EcdsaSecp256k1, Some(pair)) => {
+                Purpose::EcdsaSign { key, path: binding.path.clone(), digest, triples: pair.id() }
+            }
+            (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
+            (Scheme::Ed25519, _) => Purpose::Ed25519Sign {
+                key,
+                path: binding.path.clone(),
+                subject: ed25519_subject(&digest),
+            },
+        };
+        let context = RunContext::new(RunSpec {
+            genesis: binding.genesis,
+            incarnation: binding.incarnation,
+            purpose,
+            participants: set,
+            threshold: self.threshold,
+            log_index: binding.index,
+            // the attempt's whole binding: the entry's hash is in it
+            entry: binding.hash(),
+            attempt: u64::from(binding.attempt),
+        })?;
+        // no step of the run is taken after this, so no share is released later
+        let deadline = attempt.release_by().min(now.saturating_add(self.config.attempt_timeout));
+        let role = Role::Sign { index: binding.index, led };
+        self.begin_run(
+            context,
+            deadline,
+            role,
+            now,
+            move |node, claim| {
+                let live = node.keygen.live(&binding.key);
+                match (live, pair) {
+                    (Some(Live::Ecdsa(key)), Some(pair)) => {
+                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::new(claim, key, pair)?)))
+                    }
+                    (Some(Live::Ed25519(key)), None) => {
+                        let message = digest.to_vec();
+                        let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
+                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
+                    }
+                    _ => Err(Misuse::WrongKey.into()),
+                }
+            },
+            move |run, id| {
+                let authorised = authorise(attempt, id);
+                Ok(match run {
+                    AnyRun::EcdsaSign(run) => {
+                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ecdsa))
+                    }
+                    AnyRun::Ed25519Sign(run) => {
+                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ed25519))
+                    }
+                    _ => None,
+                })
+            },
+        )
+    }
+
+    /// An attempt made a signature, which the run has verified.
+    pub(crate) fn signature_made(
+        &mut self,
+        index: u64,
+        led: bool,
+        signature: Vec<u8>,
+        now: UnixMillis,
+    ) {
+        if let Some(job) = self.signing.jobs.get_mut(&index) {
+            let propose_at = if led { now } else { now.saturating_add(PROPOSE_FALLBACK) };
+            job.phase = Phase::Made { signature, propose_at };
+        }
+        self.drive_job(index, now);
+    }
+
+    /// An attempt failed: the entry is open again, and this node leads the next one a little later
+    /// than the nodes before it in the roster.
+    pub(crate) fn attempt_failed(&mut self, index: u64, blamed: &[NodeName], now: UnixMillis) {
+        let party = self.registry.me().party.number();
+        let wait = STAGGER.saturating_mul(u64::from(party));
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && matches!(job.phase, Phase::Running { .. })
+        {
+            job.avoid.extend(blamed.iter().cloned());
+            job.phase = Phase::Open { not_before: now.saturating_add(wait) };
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `casemate audit`: what an auditor does with a store folder, offline.
+//!
+//! `verify` believes nothing in the folder: it executes the log again from its genesis, and checks
+//! every hash and signature. The one thing that the folder cannot vouch for is which cluster it is
+//! of: that is the genesis id, which the auditor must know from elsewhere. Without it, the command
+//! says that the store agrees with itself and no more.
+//!
+//! Status 0 only if what was asked for was done and nothing was found; 1 otherwise.
+
+mod custody;
+mod folder;
+mod print;
+mod show;
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use casemate_audit::reconcile::{Seen, SeenError, reconcile};
+use casemate_audit::store::GENESIS;
+use casemate_audit::{Expectations, Report, StoreRead, verify_store};
+use casemate_ledger::StateError;
+use casemate_ledger::replay::Replayer;
+use casemate_proto::manifest::MAX_GENESIS;
+use casemate_proto::{GenesisId, ids::parse_hex};
+use clap::{Args, Subcommand};
+use thiserror::Error;
+
+use self::folder::{Folder, FolderError};
+
+/// Most bytes of a list of what was seen on a chain.
+const MAX_SEEN_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The arguments of `casemate audit`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Verify a store: every record executed again, every hash and signature checked.
+    ///
+    /// Status 0 only if nothing was found. Give --genesis: without it the store is shown to agree
+    /// with itself, not to be of your cluster.
+    Verify(VerifyArgs),
+    /// Show the records of a store, without verifying them.
+    Show(show::ShowArgs),
+    /// Name what was seen on a chain and has no record.
+    ///
+    /// The store is verified first. Status 0 only if it is sound and everything seen has a record.
+    Reconcile(ReconcileArgs),
+    /// Answer the five questions: who holds each share; whether the application server can sign
+    /// alone; what it can sign once compromised; where custody sits; how the owner leaves.
+    ///
+    /// The store is verified first.
+    Custody(CustodyArgs),
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The store: a folder with `genesis.cbor`, `checkpoint` and `tile/`.
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// The cluster's genesis id, known from elsewhere.
+    #[arg(long, value_name = "HEX", value_parser = GenesisId::from_hex)]
+    genesis: Option<GenesisId>,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The log's own key, if known.
+    #[arg(long, value_name = "HEX", value_parser = parse_log_key)]
+    log_key: Option<LogKey>,
+    /// Refuse a newest checkpoint that the log's own key did not sign.
+    #[arg(long)]
+    require_log_signature: bool,
+    /// Ask for more cosigners of each checkpoint than the cluster's threshold.
+    #[arg(long, value_name = "NUMBER")]
+    min_cosigners: Option<usize>,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReconcileArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// What was seen, one a line in hex: signatures (64 or 65 bytes), hashes of transactions
+    /// (32 bytes) or signed EVM transactions; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    seen: PathBuf,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CustodyArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Print the answers as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A key given in hex.
+#[derive(Clone, Copy, Debug)]
+struct LogKey([u8; 32]);
+
+fn parse_log_key(text: &str) -> Result<LogKey, casemate_proto::ids::IdError> {
+    parse_hex("log key", text).map(LogKey)
+}
+
+/// Why the command did not come to a good end.
+#[derive(Debug, Error)]
+enum AuditError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("`{path}` is missing: is that a store's folder?")]
+    Missing { path: String },
+    #[error("`{path}`: {error}")]
+    Genesis { path: String, error: StateError },
+    #[error("the store is of cluster {found}, not {expected}")]
+    OtherCluster { expected: GenesisId, found: GenesisId },
+    #[error("cannot read `{path}`: {error}")]
+    Unreadable { path: String, error: io::Error },
+    #[error("`{path}` line {line}: {error}")]
+    Seen { path: String, line: usize, error: SeenError },
+    #[error("`{path}` names nothing")]
+    NothingSeen { path: String },
+    #[error("the store's checkpoint: {0}")]
+    Checkpoint(#[from] casemate_audit::CheckpointError),
+    #[error("`{path}`: {error}")]
+    Tile { path: String, error: casemate_audit::tile::TileError },
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Runs `casemate audit`.
+pub(crate) fn run(args: &AuditArgs) -> ExitCode {
+    let (outcome, json) = match &args.command {
+        AuditCommand::Verify(args) => (run_verify(args), args.json),
+        AuditCommand::Show(args) => (show::run(args), args.is_json()),
+        AuditCommand::Reconcile(args) => (run_reconcile(args), args.json),
+        AuditCommand::Custody(args) => (run_custody(args), args.json),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // nothing is left to tell it to if this fails
+            let _ = print::error(&error, json);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A store with the ledger at its genesis, ready to execute the log again.
+struct Opened {
+    folder: Folder,
+    replayer: Replayer,
+    /// Whether the genesis id was given, and not taken from the store itself.
+    pinned: bool,
+}
+
+fn open(args: &StoreArgs) -> Result<Opened, AuditError> {
+    let folder = Folder::open(&args.store)?;
+    let path = || args.store.join(GENESIS).display().to_string();
+    let bytes =
+        folder.read(GENESIS, MAX_GENESIS)?.ok_or_else(|| AuditError::Missing { path: path() })?;
+    let replayer = Replayer::from_genesis(&bytes)
+        .map_err(|error| AuditError::Genesis { path: path(), error })?;
+    let found = replayer.state().genesis();
+    if let Some(expected) = args.genesis
+        && expected != found
+    {
+        return Err(AuditError::OtherCluster { expected, found });
+    }
+    Ok(Opened { folder, replayer, pinned: args.genesis.is_some() })
+}
+
+impl Opened {
+    /// Verifies the store; the ledger is at its end afterwards, as far as it is sound.
+    fn verify(&mut self, change: impl FnOnce(&mut Expectations)) -> Report {
+        let mut expectations = Expectations::of(self.replayer.state().genesis());
+        change(&mut expectations);
+        verify_store(&self.folder, &expectations, &mut self.replayer)
+    }
+}
+
+fn run_verify(args: &VerifyArgs) -> Result<bool, AuditError> {
+    let mut opened = open(&args.store)?;
+    let report = opened.verify(|expectations| {
+        expectations.log_key = args.log_key.map(|key| key.0);
+        expectations.require_log_signature = args.require_log_signature;
+        expectations.min_cosigners = args.min_cosigners;
+    });
+    print::report(&report, opened.pinned, args.json)?;
+    Ok(report.is_verified())
+}
+
+fn run_reconcile(args: &ReconcileArgs) -> Result<bool, AuditError> {
+    let seen = read_seen(&args.seen)?;
+    let mut opened = open(&args.store)?;
+    let report = opened.verify(|_| ());
+    let found = reconcile(seen, report.signatures());
+    print::reconciliation(&found, &report, opened.pinned, args.json)?;
+    Ok(report.is_verified() && found.is_clean())
+}
+
+fn read_seen(path: &Path) -> Result<Vec<Seen>, AuditError> {
+    let name = path.display().to_string();
+    let unreadable = |error| AuditError::Unreadable { path: name.clone(), error };
+    let input: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(unreadable)?)
+    };
+    let mut seen = Vec::new();
+    for (line, text) in (1..).zip(BufReader::new(input.take(MAX_SEEN_BYTES)).lines()) {
+        let text = text.map_err(unreadable)?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let parsed = Seen::parse(&text);
+        seen.push(parsed.map_err(|error| AuditError::Seen { path: name.clone(), line, error })?);
+    }
+    if seen.is_empty() { Err(AuditError::NothingSeen { path: name }) } else { Ok(seen) }
+}
+
+fn run_custody(args: &CustodyArgs) -> Result<bool, AuditError> {
+    let mut opened = open(&args.store)?;
+    let report = opened.verify(|_| ());
+    let custody = custody::report(&opened.folder, &opened.replayer, report.size().unwrap_or(0));
+    print::custody(&custody, &report, opened.pinned, args.json)?;
+    Ok(report.is_verified())
+}

@@ -1,0 +1,129 @@
+//! The evidence for `casemate audit custody`: manifest, admitted boots, and their attestation.
+//!
+//! A node counts as attested only if its current boot's document verifies here under *AWS's* root
+//! and binds that boot. The manifest's own trust root may be a simulated one: documents under it
+//! prove nothing about hardware.
+
+use std::collections::BTreeMap;
+
+use casemate_attestation_verify::{AWS_NITRO_ENCLAVES_G1_PEM, At, Expectations, TrustRoot, verify};
+use casemate_audit::Record;
+use casemate_audit::custody::{
+    Boundary, Bounds, CustodyEvidence, CustodyReport, Exit, UnixMillisText,
+};
+use casemate_ledger::replay::Replayer;
+use casemate_ledger::{Entry, EntryBody, State};
+use casemate_policy::bounds::{Bound, Cluster, Setting, Span, bounds};
+use casemate_proto::ids::Hash32;
+use casemate_proto::manifest::{BootRecord, GenesisRecord, Hardware};
+use casemate_proto::{NodeName, UnixMillis};
+
+use super::folder::Folder;
+use super::show::each_leaf;
+
+/// Answers for the state that the ledger is in after the log was verified.
+pub(super) fn report(folder: &Folder, replayer: &Replayer, size: u64) -> CustodyReport {
+    let state = replayer.state();
+    let manifest = state.manifest();
+    let mut evidence = CustodyEvidence::from_manifest(
+        manifest,
+        state.genesis(),
+        state.incarnation(),
+        policy_bounds(state),
+        Exit::TransferOnly,
+    );
+    evidence.policy_in_force = state.policy().is_some();
+    if manifest.hardware == Hardware::Nitro {
+        let boots = current_boots(folder, replayer, size);
+        for node in &mut evidence.nodes {
+            if let Some(boundary) =
+                boots.get(&node.name).and_then(|(boot, scope)| attested(boot, scope))
+            {
+                node.boundary = boundary;
+            }
+        }
+    }
+    CustodyReport::new(&evidence)
+}
+
+/// The bounds of the policy in force, counted from the ledger's time.
+fn policy_bounds(state: &State) -> Option<Bounds> {
+    let (policy, hash) = state.policy()?;
+    let manifest = state.manifest();
+    let cluster = Cluster {
+        nodes: u32::try_from(manifest.nodes.len()).unwrap_or(u32::MAX),
+        threshold: u32::try_from(manifest.threshold).unwrap_or(u32::MAX),
+        tau: manifest.limits.tau,
+        delta: manifest.limits.delta,
+        dead_man: manifest.limits.dead_man,
+        lease: None,
+    };
+    let found = bounds(policy, Setting { now: state.time(), cluster: Some(cluster) });
+    let rows = found.rows.iter().map(row);
+    let unbounded = found.unbounded.iter().map(|grant| {
+        format!(
+            "key {}: WITHOUT LIMIT: grant {} signs {}",
+            grant.key,
+            grant.grant,
+            grant.actions.join(", ")
+        )
+    });
+    Some(Bounds { policy: hash, lines: unbounded.chain(rows).collect() })
+}
+
+fn row(row: &Bound) -> String {
+    let span = match row.span {
+        Span::Window(window) => format!("in any {window}"),
+        other @ Span::UntilExpiry(_) => other.to_string(),
+    };
+    match row.amount {
+        Some(amount) => {
+            let amount = amount.to_decimal(row.decimals);
+            format!("key {}: at most {amount} {} {span}", row.key, row.asset)
+        }
+        None => format!("key {}: {} WITHOUT LIMIT {span}", row.key, row.asset),
+    }
+}
+
+/// The current boot of each node, and what its document's user data is bound to.
+fn current_boots(
+    folder: &Folder,
+    replayer: &Replayer,
+    size: u64,
+) -> BTreeMap<NodeName, (BootRecord, Hash32)> {
+    let state = replayer.state();
+    let genesis = replayer.genesis();
+    let born = GenesisRecord::manifest_hash(&genesis.manifest);
+    let admitted = Hash32::new(*state.genesis().as_bytes());
+    let mut boots = BTreeMap::new();
+    let mut keep = |boot: &BootRecord, scope: Hash32| {
+        if state.current_boot(&boot.node) == Some(boot.id()) {
+            boots.insert(boot.node.clone(), (boot.clone(), scope));
+        }
+    };
+    genesis.boots.iter().for_each(|boot| keep(boot, born));
+    // a record that cannot be read here was a finding of the verification before
+    let _ = each_leaf(folder, 0, size, |_, leaf| {
+        if let Ok(record) = Record::parse(leaf)
+            && let Ok(Entry { body: EntryBody::Admit(boot), .. }) =
+                Entry::decode(&record.fields().entry)
+        {
+            keep(&boot, admitted);
+        }
+        Ok(true)
+    });
+    boots
+}
+
+fn attested(boot: &BootRecord, scope: &Hash32) -> Option<Boundary> {
+    let root = TrustRoot::from_pem(AWS_NITRO_ENCLAVES_G1_PEM).ok()?;
+    // which image it is was for the roster to accept; here the question is whether it is one
+    let expectations = Expectations::dangerous_any_measurement()
+        .with_user_data(boot.user_data(scope).as_bytes().to_vec());
+    let evidence = verify(&boot.evidence, &root, &expectations, At::Document).ok()?;
+    Some(Boundary::Attested {
+        pcr0: evidence.pcr(0)?.to_string(),
+        at: UnixMillisText(UnixMillis(evidence.timestamp().get())),
+        attested_region: Some(evidence.region().to_owned()),
+    })
+}

@@ -1,0 +1,158 @@
+//! What the demo needs of a cluster, whatever its nodes are: threads of this process today.
+
+use std::collections::BTreeMap;
+
+use casemate_audit::{InclusionReceipt, VerifierKey};
+use casemate_ledger::entry::{ApprovalProof, Attachment};
+use casemate_proto::governance::SignedChange;
+use casemate_proto::manifest::Manifest;
+use casemate_proto::stamp::Stamp;
+use casemate_proto::{Denial, Hash32, KeyName, NodeName, Scheme, UnixMillis};
+
+use super::DemoError;
+use super::people::Scope;
+
+/// What is sent to a node.
+#[derive(Clone, Debug)]
+pub enum Submission {
+    /// Somebody asks for a signature.
+    Request {
+        /// Over the body.
+        stamp: Stamp,
+        /// The body's bytes.
+        body: Vec<u8>,
+    },
+    /// Somebody approves a request.
+    Approval {
+        /// The approval's body.
+        body: Vec<u8>,
+        /// Who says so.
+        proof: ApprovalProof,
+    },
+    /// The governors change something.
+    Governance {
+        /// The change.
+        signed: SignedChange,
+        /// What travels beside it.
+        attachment: Option<Attachment>,
+    },
+}
+
+/// What a node answers.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Signed.
+    Signed(Signed),
+    /// Denied.
+    Denied {
+        /// Why.
+        denial: Denial,
+        /// The record of it in the log; a node refuses some things by itself.
+        index: Option<u64>,
+    },
+    /// Waits for approvals.
+    Pending {
+        /// What approvers sign.
+        document: Hash32,
+        /// Approvals so far.
+        have: u64,
+        /// Approvals needed.
+        need: u64,
+    },
+    /// Done: anything but a request for a signature.
+    Accepted,
+    /// Charged perhaps, and never signed.
+    Expired,
+    /// The node cannot serve now.
+    Busy {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A signature with its proof.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// r‖s‖v with v 27 or 28, or 64 bytes Ed25519.
+    pub signature: Vec<u8>,
+    /// The signed transaction.
+    pub raw_transaction: Option<Vec<u8>>,
+    /// That it is in the log.
+    pub receipt: Receipt,
+}
+
+/// Proof that a signature, and the verdict that allowed it, are in the log.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The record that allowed the request.
+    pub allowed: InclusionReceipt,
+    /// The record of the signature.
+    pub signed: InclusionReceipt,
+}
+
+/// A live key.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: KeyName,
+    /// Its scheme.
+    pub scheme: Scheme,
+    /// 33 bytes SEC 1 or 32 bytes Ed25519.
+    pub public_key: Vec<u8>,
+}
+
+/// Something submitted whose answer is still to come.
+#[derive(Debug)]
+#[must_use = "an answer is waited for"]
+pub struct Ticket(pub u64);
+
+/// A cluster, seen from outside: each node by its number in the roster.
+pub trait Nodes {
+    /// The roster.
+    fn names(&self) -> Vec<NodeName>;
+    /// How many sign.
+    fn threshold(&self) -> u64;
+    /// What the cluster is meant to be.
+    fn manifest(&self) -> Manifest;
+    /// What everything that is signed for it names.
+    fn scope(&self) -> Scope;
+    /// The cluster's time.
+    fn now(&self) -> UnixMillis;
+    /// Sends something to a node.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    fn submit(&mut self, node: usize, what: Submission) -> Result<Ticket, DemoError>;
+    /// Waits for an answer.
+    ///
+    /// # Errors
+    /// If it cannot come any more.
+    fn wait(&mut self, ticket: Ticket) -> Result<Answer, DemoError>;
+    /// Lets the cluster work for a moment, while no answer is waited for.
+    fn work(&mut self);
+    /// Stops a node for good, whatever it is doing.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    fn stop(&mut self, node: usize) -> Result<(), DemoError>;
+    /// The newest accepted governance change; the genesis id before the first.
+    ///
+    /// # Errors
+    /// If no node answers.
+    fn change_head(&mut self) -> Result<Hash32, DemoError>;
+    /// The live keys, in the order of their names; without the cluster's own.
+    ///
+    /// # Errors
+    /// If no node answers.
+    fn keys(&mut self) -> Result<Vec<Key>, DemoError>;
+    /// The keys that cosign checkpoints.
+    ///
+    /// # Errors
+    /// If no node answers.
+    fn cosigners(&mut self) -> Result<Vec<VerifierKey>, DemoError>;
+    /// The files of the auditor's store, with a checkpoint over all that was done so far.
+    ///
+    /// # Errors
+    /// If no node answers.
+    fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError>;
+}

@@ -1,0 +1,157 @@
+//! The demo's cluster as threads of this process.
+
+use std::collections::BTreeMap;
+
+use casemate_audit::VerifierKey;
+use casemate_ledger::state::RESERVED_PREFIX;
+use casemate_proto::manifest::{Governance, Manifest};
+use casemate_proto::time::HOUR;
+use casemate_proto::{Hash32, Incarnation, NodeName, UnixMillis};
+use casemate_signer::{self as signer, NodeConfig};
+use casemate_tx::EvmSignature;
+
+use super::cluster::{Answer, Key, Nodes, Receipt, Signed, Submission, Ticket};
+use super::people::{People, QUORUM, Scope};
+use super::{DemoError, Options};
+use crate::in_process::{Cluster, ClusterConfig, ClusterError, SystemClock};
+
+/// A cluster in this process, seen from outside.
+pub(super) struct InProcess {
+    cluster: Cluster,
+}
+
+impl InProcess {
+    /// Brings one up.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub(super) fn up(options: &Options, people: &People) -> Result<Self, DemoError> {
+        let governance =
+            Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
+        let config = ClusterConfig {
+            nodes: usize::from(options.nodes),
+            threshold: u64::from(options.threshold),
+            freezers: people.freezers(),
+            // what is left of a stock when the demo ends was made for nothing
+            node: NodeConfig { triple_stock: 2, ..NodeConfig::default() },
+            parallel: true,
+            ..ClusterConfig::new("demo", governance)
+        };
+        Ok(Self { cluster: Cluster::up(config, Box::new(SystemClock))? })
+    }
+
+    fn name(&self, node: usize) -> Result<NodeName, DemoError> {
+        self.cluster
+            .names()
+            .into_iter()
+            .nth(node)
+            .ok_or(DemoError::Missing { what: "node", name: node.to_string() })
+    }
+}
+
+impl Nodes for InProcess {
+    fn names(&self) -> Vec<NodeName> {
+        self.cluster.names()
+    }
+    fn threshold(&self) -> u64 {
+        self.cluster.genesis().manifest.threshold
+    }
+    fn manifest(&self) -> Manifest {
+        self.cluster.genesis().manifest.clone()
+    }
+    fn scope(&self) -> Scope {
+        Scope { genesis: self.cluster.genesis_id(), incarnation: Incarnation(0) }
+    }
+    fn now(&self) -> UnixMillis {
+        self.cluster.now()
+    }
+
+    fn submit(&mut self, node: usize, what: Submission) -> Result<Ticket, DemoError> {
+        let node = self.name(node)?;
+        let submission = match what {
+            Submission::Request { stamp, body } => signer::Submission::Request { stamp, body },
+            Submission::Approval { body, proof } => signer::Submission::Approval { body, proof },
+            Submission::Governance { signed, attachment } => {
+                signer::Submission::Governance { signed, attachment }
+            }
+        };
+        Ok(Ticket(self.cluster.submit(&node, submission)?.0))
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<Answer, DemoError> {
+        match self.cluster.wait(signer::Ticket(ticket.0)) {
+            Ok(answer) => read(answer),
+            Err(ClusterError::Lost { .. }) => {
+                Ok(Answer::Busy { reason: "the node was stopped".to_owned() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn stop(&mut self, node: usize) -> Result<(), DemoError> {
+        let node = self.name(node)?;
+        Ok(self.cluster.stop_node(&node)?)
+    }
+
+    fn work(&mut self) {
+        if !self.cluster.pump() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    fn change_head(&mut self) -> Result<Hash32, DemoError> {
+        Ok(self.cluster.any_state().ok_or(DemoError::NoNode)?.change_head())
+    }
+
+    fn keys(&mut self) -> Result<Vec<Key>, DemoError> {
+        let state = self.cluster.any_state().ok_or(DemoError::NoNode)?;
+        let keys = state.keys().iter().filter_map(|(name, key)| {
+            let own = name.as_str().starts_with(RESERVED_PREFIX);
+            let live = key.live.as_ref().filter(|_| !own)?;
+            Some(Key {
+                name: name.clone(),
+                scheme: key.scheme,
+                public_key: live.public_key.clone(),
+            })
+        });
+        Ok(keys.collect())
+    }
+
+    fn cosigners(&mut self) -> Result<Vec<VerifierKey>, DemoError> {
+        Ok(self.cluster.cosigners())
+    }
+
+    fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError> {
+        Ok(self.cluster.store()?.clone())
+    }
+}
+
+fn read(answer: signer::Answer) -> Result<Answer, DemoError> {
+    Ok(match answer {
+        signer::Answer::Signed(signed) => Answer::Signed(Signed {
+            signature: wallet_form(signed.signature)?,
+            raw_transaction: signed.raw_transaction,
+            receipt: Receipt { allowed: signed.receipt.allowed, signed: signed.receipt.signed },
+        }),
+        signer::Answer::Denied(denied) => {
+            Answer::Denied { denial: denied.denial, index: denied.index }
+        }
+        signer::Answer::Pending(pending) => {
+            Answer::Pending { document: pending.document, have: pending.have, need: pending.need }
+        }
+        signer::Answer::Accepted { .. } => Answer::Accepted,
+        signer::Answer::Expired(_) => Answer::Expired,
+        signer::Answer::Recorded { .. } | signer::Answer::Unknown => {
+            Answer::Busy { reason: "the node does not remember".to_owned() }
+        }
+        signer::Answer::Busy { retry_after } => {
+            Answer::Busy { reason: format!("busy for {retry_after}") }
+        }
+    })
+}
+
+/// r‖s‖v with v 27 or 28, as wallets have it; Ed25519 as it is.
+fn wallet_form(signature: Vec<u8>) -> Result<Vec<u8>, DemoError> {
+    let Some((r_s, [v])) = signature.split_first_chunk::<64>() else { return Ok(signature) };
+    Ok(EvmSignature::new(r_s, *v == 1)?.r_s_v().to_vec())
+}

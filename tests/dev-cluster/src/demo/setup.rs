@@ -1,0 +1,63 @@
+//! From a born cluster to one that signs: the governors confirm the genesis, set the policy and
+//! have the keys made.
+
+use std::time::{Duration, Instant};
+
+use casemate_ledger::Attachment;
+use casemate_ledger::apply::LOG_KEY;
+use casemate_policy::Policy;
+use casemate_proto::governance::Change;
+use casemate_proto::{KeyName, Scheme};
+
+use super::cluster::{Answer, Nodes, Submission};
+use super::people::People;
+use super::policy::KEYS;
+use super::{DemoError, Tell};
+
+/// How long key generation may take.
+const KEYS_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) fn govern(
+    nodes: &mut dyn Nodes,
+    people: &People,
+    policy: &Policy,
+    tell: &mut dyn Tell,
+) -> Result<(), DemoError> {
+    tell.progress("governance: confirms the genesis, sets the policy, has keys generated");
+    change(nodes, people, Change::ConfirmGenesis, None)?;
+    let attachment = Attachment::Policy(policy.canonical_bytes());
+    change(nodes, people, Change::SetPolicy { policy: policy.policy_hash() }, Some(attachment))?;
+    let log = (LOG_KEY, Scheme::Ed25519);
+    for (name, scheme) in [log].into_iter().chain(KEYS) {
+        change(nodes, people, Change::CreateKey { name: KeyName::new(name)?, scheme }, None)?;
+    }
+    let since = Instant::now();
+    while nodes.keys()?.len() < KEYS.len() {
+        if since.elapsed() > KEYS_WITHIN {
+            return Err(DemoError::Cluster {
+                what: "did not generate its keys in time".to_owned(),
+            });
+        }
+        nodes.work();
+    }
+    Ok(())
+}
+
+fn change(
+    nodes: &mut dyn Nodes,
+    people: &People,
+    change: Change,
+    attachment: Option<Attachment>,
+) -> Result<(), DemoError> {
+    let name = change.name();
+    let (scope, head, now) = (nodes.scope(), nodes.change_head()?, nodes.now());
+    let signed = people.sign_change(scope, head, change, now);
+    let ticket = nodes.submit(0, Submission::Governance { signed, attachment })?;
+    match nodes.wait(ticket)? {
+        Answer::Accepted => Ok(()),
+        Answer::Denied { denial, .. } => {
+            Err(DemoError::Cluster { what: format!("refused the change `{name}`: {denial}") })
+        }
+        other => Err(DemoError::Cluster { what: format!("answered `{name}` with {other:?}") }),
+    }
+}

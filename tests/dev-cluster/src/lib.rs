@@ -1,0 +1,5 @@
+//! A local cluster and the demo: what `casemate-dev` is made of.
+
+pub mod demo;
+pub mod in_process;
+pub mod store;
