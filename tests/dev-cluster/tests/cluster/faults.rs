@@ -190,3 +190,25 @@ fn key_whose_entry_comes_late_still_has_all_its_shares() {
         check(&kit, Scheme::Ed25519, &answer);
     }
 }
+
+#[test]
+fn i6_retired_boot_halts_and_the_others_sign_without_its_node() {
+    let mut kit = Kit::ready();
+    kit.pass(1_500);
+    let third = kit.name(2);
+    let boot = kit.cluster.another_boot(&third).unwrap();
+    let seen = kit.watch_outputs(|_| true);
+    kit.cluster.propose(EntryBody::Admit(boot.clone()));
+    while kit.cluster.pump() {}
+    let state = kit.cluster.state(&kit.name(0)).unwrap();
+    assert_eq!(state.current_boot(&third), Some(boot.id()), "the new boot is admitted");
+    assert!(kit.cluster.node(&third).unwrap().is_halted(), "the old one says nothing any more");
+    seen.lock().unwrap().clear();
+    let asked = kit.name(1);
+    for i in 0..6 {
+        let request = if i % 2 == 0 { kit.payment(100_000) } else { kit.message(&format!("{i}")) };
+        let submission = kit.submission(&kit.agent.clone(), &request);
+        signed(kit.cluster.ask(&asked, submission).unwrap());
+    }
+    assert!(!seen.lock().unwrap().iter().any(|(name, _)| *name == third));
+}
