@@ -57,7 +57,7 @@ fn each_node_can_be_the_one_that_stops() {
 
 #[test]
 fn i4_minority_commits_and_signs_nothing() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     for at in [1, 2] {
         let name = kit.name(at);
         kit.cluster.stop_node(&name).unwrap();
@@ -91,7 +91,7 @@ fn freeze_is_obeyed_on_receipt_by_all_before_it_commits() {
 
 #[test]
 fn frozen_cluster_denies_and_signs_again_once_the_quorum_lifts_it() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let freeze = kit.freeze(1);
     let id = freeze.id();
     let node = kit.name(0);
