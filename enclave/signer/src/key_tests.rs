@@ -251,8 +251,19 @@ impl Node {
         }
         let Some((_, job)) = self.keygen.job_of(name) else { return };
         let Some(candidate) = job.candidate(transcript) else { return };
-        candidate.tests.entry(participants).or_insert(signature);
-        self.drive_confirmations(now);
+        let bare = key_live_of(candidate, &[]);
+        let holds = bare.is_some_and(|bare| {
+            self.state.test_digest(&bare, &participants).is_some_and(|digest| {
+                verify_signature(bare.scheme, &bare.public_key, &digest, &signature)
+            })
+        });
+        if holds
+            && let Some((_, job)) = self.keygen.job_of(name)
+            && let Some(candidate) = job.candidate(transcript)
+        {
+            candidate.tests.insert(participants, signature);
+            self.drive_confirmations(now);
+        }
     }
 
     /// At keys' leaders: asks for confirmations when all tests are there, proposes when all have

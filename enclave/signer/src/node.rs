@@ -30,6 +30,12 @@ use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
 use crate::triples::Triples;
 
+/// For how many of the newest leaves a node can give proofs, at 64 bytes each; for older ones the
+/// auditors' stores can.
+const KEPT_LEAVES: u64 = 1 << 20;
+/// How often older ones are dropped.
+const FORGET_EVERY: u64 = 4_096;
+
 /// One node.
 pub struct Node {
     pub(crate) config: NodeConfig,
@@ -152,8 +158,7 @@ impl Node {
     /// How many pairs of triples are ready for the set that this node leads now.
     #[must_use]
     pub fn stocked(&self, now: UnixMillis) -> usize {
-        self.roster
-            .own_set(usize::from(self.threshold), now)
+        self.stocking_set(now)
             .and_then(|set| self.run_participants(&set))
             .map_or(0, |set| self.triples.ready(&set))
     }
@@ -228,6 +233,10 @@ impl Node {
                 slot.run.burn();
             }
         }
+        // nothing here signs any more: the shares and all one-time values go
+        self.signing = Signing::default();
+        self.triples = Triples::default();
+        self.keygen = Keygen::default();
         self.out.push(Output::Halt { reason });
     }
 
@@ -244,10 +253,16 @@ impl Node {
         for effect in applied.effects {
             self.effect(effect, committed, index, now);
         }
+        if self.halted {
+            return;
+        }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
         self.resume_early_starts(now);
-        self.drive_signing(now);
+        self.drive_job(index, now);
         self.drive_checkpoints(now);
+        if index.checked_rem(FORGET_EVERY) == Some(0) {
+            self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
+        }
     }
 
     fn effect(&mut self, effect: Effect, committed: &Committed, index: u64, now: UnixMillis) {
@@ -271,6 +286,9 @@ impl Node {
                 }
             }
             Effect::Frozen { .. } => self.burn_signing(now),
+            Effect::BootRetired { boot, .. } if boot == self.boot_id => {
+                self.halt(HaltReason::Retired);
+            }
             Effect::BootRetired { boot, .. } => {
                 let gone =
                     |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);
@@ -333,7 +351,7 @@ impl Node {
                 self.join_log_signature(from, size, root, participants, number, now);
             }
             PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
-            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, false, now),
+            PeerMessage::Freeze(statement) => self.obey_freeze(&statement, now),
         }
     }
 

@@ -125,6 +125,7 @@ impl Node {
         }
         match submission {
             Submission::Request { stamp, body } => self.submit_request(ticket, stamp, body, now),
+            Submission::Approval { .. } if self.publisher.is_full() => self.busy(ticket),
             Submission::Approval { body, proof } => {
                 let credential = proof.credential();
                 let subject = Hash32::new(sha256(&body));
@@ -360,14 +361,16 @@ impl Node {
             Some(Attachment::Genesis(_)) => usize::MAX,
             None => 0,
         };
+        let refuse = |reason| Denial::new(DenialCode::GovernanceRefused, reason);
+        // the quorum's signatures first: whoever is not they has no large policy parsed
         let refused = if size > MAX_CHANGE || beside > MAX_POLICY {
-            Some(format!("the change has {size} bytes, and {beside} beside it"))
+            Some(refuse(format!("the change has {size} bytes, and {beside} beside it")))
         } else {
-            check_beside(&signed, attachment.as_ref()).err()
+            let changed = self.state.authenticate_change(&signed, now);
+            let checked =
+                changed.and_then(|()| check_beside(&signed, attachment.as_ref()).map_err(refuse));
+            checked.err()
         };
-        let refused = refused
-            .map(|reason| Denial::new(DenialCode::GovernanceRefused, reason))
-            .or_else(|| self.state.authenticate_change(&signed, now).err());
         if let Some(denial) = refused {
             return self.deny(ticket, None, subject, denial, None, now);
         }
@@ -382,33 +385,19 @@ impl Node {
         if let Err(denial) = self.state.authenticate_statement(&signed, now) {
             return self.deny(ticket, None, subject, denial, None, now);
         }
-        self.obey_freeze(&signed, true, now);
+        self.obey_freeze(&signed, now);
         self.propose_other(ticket, EntryBody::Statement(signed), None, subject, None, now);
     }
 
-    fn check_statement(&self, signed: &SignedStatement) -> Result<(), String> {
-        if signed.genesis != self.state.genesis() || signed.incarnation != self.state.incarnation()
-        {
-            return Err("the statement is for another cluster or another incarnation".to_owned());
-        }
-        signed.verify(self.state.manifest()).map(drop).map_err(|error| error.to_string())
-    }
-
     /// Obeys a valid freeze now, before it commits, and passes it on. Nothing is released until
-    /// the entry is applied, and after that for as long as the freeze is in force.
-    pub(crate) fn obey_freeze(
-        &mut self,
-        signed: &SignedStatement,
-        first_hand: bool,
-        now: UnixMillis,
-    ) {
+    /// the entry is applied, and after that for as long as the freeze is in force. Whoever received
+    /// it first may be cut off, so every node proposes it that does not see it applied in time.
+    pub(crate) fn obey_freeze(&mut self, signed: &SignedStatement, now: UnixMillis) {
         let id = signed.id();
         if !matches!(signed.statement, FreezerStatement::Freeze { .. })
             || self.early_freezes.contains_key(&id)
-            || self.state.freezes().contains_key(&id)
-            || self.state.is_lifted(&id)
             || self.early_freezes.len() >= self.state.manifest().freezers.len().saturating_mul(4)
-            || self.check_statement(signed).is_err()
+            || self.state.authenticate_statement(signed, now).is_err()
         {
             return;
         }
@@ -416,11 +405,6 @@ impl Node {
         self.burn_signing(now);
         let others = self.roster.others();
         self.send_others(&others, &PeerMessage::Freeze(signed.clone()));
-        if !first_hand {
-            // whoever received it first may be cut off: this node proposes it too
-            let body = EntryBody::Statement(signed.clone());
-            self.out.push(Output::Propose { body, attachment: None });
-        }
     }
 
     fn propose_other(

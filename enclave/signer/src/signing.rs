@@ -25,7 +25,7 @@ use casemate_threshold::{
 };
 
 use crate::bounded::PerPeer;
-use crate::event::{HaltReason, Output};
+use crate::event::Output;
 use crate::keygen::Live;
 use crate::node::Node;
 use crate::peer::PeerMessage;
@@ -166,18 +166,30 @@ impl Node {
         for index in late {
             self.drop_job(index);
         }
-        let open: Vec<u64> = self.signing.jobs.keys().copied().collect();
-        for index in open {
-            self.drive_job(index, now);
+        let mut starved = false;
+        let jobs: Vec<(u64, Scheme)> =
+            self.signing.jobs.iter().map(|(index, job)| (*index, job.permit.scheme())).collect();
+        for (index, scheme) in jobs {
+            // the oldest that waits for triples gets the next ones; the others need not be looked at
+            if !(starved && scheme == Scheme::EcdsaSecp256k1) {
+                starved |= self.drive_job(index, now);
+            }
         }
     }
 
-    fn drive_job(&mut self, index: u64, now: UnixMillis) {
+    /// Looks at one job. Whether it is this node's turn and only triples are missing.
+    pub(crate) fn drive_job(&mut self, index: u64, now: UnixMillis) -> bool {
         let timeout = self.config.attempt_timeout.0.max(1);
         if self.is_frozen() {
-            return;
+            return false;
         }
-        let Some(job) = self.signing.jobs.get_mut(&index) else { return };
+        let Some(job) = self.signing.jobs.get(&index) else { return false };
+        let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
+        let key = job.permit.key();
+        let holds = |name: &NodeName| self.holds(key, name);
+        let leader = self.roster.leader(index.saturating_add(turn), now, holds);
+        let leads = leader.as_ref() == Some(self.roster.me());
+        let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
             Phase::Made { signature, propose_at } if *propose_at <= now => {
                 *propose_at = now.saturating_add(PROPOSE_AGAIN);
@@ -186,48 +198,50 @@ impl Node {
                 let body = EntryBody::Signed { credential, request_id, signature };
                 self.out.push(Output::Propose { body, attachment: None });
             }
-            Phase::Open { not_before } if *not_before <= now => {
-                let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
-                let leader = self.roster.leader(index.saturating_add(turn), now);
-                if leader.as_ref() == Some(self.roster.me()) {
-                    self.lead(index, now);
-                }
+            Phase::Open { not_before } if leads && *not_before <= now => {
+                return self.lead(index, now);
             }
             _ => {}
         }
+        false
     }
 
-    /// Leads an attempt, if this node has what it takes; if triples are missing, asks for some.
-    fn lead(&mut self, index: u64, now: UnixMillis) {
-        let Some(job) = self.signing.jobs.get(&index) else { return };
-        let (scheme, next) = (job.permit.scheme(), job.permit.next_attempt(job.next));
-        if next >= MAX_ATTEMPTS || self.runs.is_full() {
-            return;
+    /// Leads an attempt, if this node has what it takes. If only triples are missing, asks for some
+    /// and says so.
+    fn lead(&mut self, index: u64, now: UnixMillis) -> bool {
+        let Some(job) = self.signing.jobs.get(&index) else { return false };
+        let (scheme, attempt) = (job.permit.scheme(), job.permit.next_attempt(job.next));
+        if attempt >= MAX_ATTEMPTS || self.runs.is_full() {
+            return false;
         }
         let t = usize::from(self.threshold);
-        let Some(set) = self.roster.own_set_without(t, &job.avoid, now) else { return };
-        let Some(boots) = self.run_participants(&set) else { return };
+        let holds = |name: &NodeName| self.holds(job.permit.key(), name);
+        let Some(participants) = self.roster.own_set(t, &job.avoid, now, holds) else {
+            return false;
+        };
+        let Some(boots) = self.run_participants(&participants) else { return false };
+        let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return false };
         let triples = match scheme {
             Scheme::Ed25519 => None,
-            Scheme::EcdsaSecp256k1 => match self.triples.take_own(&boots) {
-                Some(id) => Some(id.0),
-                None => return self.triples_wanted(set, now),
-            },
+            Scheme::EcdsaSecp256k1 => {
+                let Some(pair) = self.triples.take_own(&boots) else {
+                    let starved = job.avoid.is_empty();
+                    self.triples_wanted(participants, now);
+                    return starved;
+                };
+                Some(pair.0)
+            }
         };
-        let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return };
-        let start = StartSign { index, attempt: next, participants: set.clone(), triples, root };
+        let start = StartSign { index, attempt, participants: participants.clone(), triples, root };
         if self.begin_sign(&start, true, now) {
-            self.send_first(
-                &set,
-                &PeerMessage::StartSign {
-                    index,
-                    attempt: next,
-                    participants: set.clone(),
-                    triples,
-                    root,
-                },
-            );
+            let StartSign { index, attempt, participants: named, triples, root } = start;
+            let message =
+                PeerMessage::StartSign { index, attempt, participants: named, triples, root };
+            self.send_first(&participants, &message);
+        } else if let Some(pair) = triples {
+            self.triples.give_back(boots, TriplePairId(pair));
         }
+        false
     }
 
     /// Sends a start before the messages that the run itself put out already: the receiver then
@@ -261,7 +275,8 @@ impl Node {
             Err(_) => return,
         }
         let Some(job) = self.signing.jobs.get(&index) else { return };
-        if matches!(job.phase, Phase::Made { .. }) {
+        let wants_triples = job.permit.scheme() == Scheme::EcdsaSecp256k1;
+        if matches!(job.phase, Phase::Made { .. }) || start.triples.is_some() != wants_triples {
             return;
         }
         if let Some(id) = start.triples {

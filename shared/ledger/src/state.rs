@@ -397,11 +397,6 @@ impl State {
     pub const fn freezes(&self) -> &BTreeMap<Hash32, FreezeState> {
         &self.freezes
     }
-    /// Whether a freeze of this id was in force once and was lifted.
-    #[must_use]
-    pub fn is_lifted(&self, freeze: &Hash32) -> bool {
-        self.lifted.contains(freeze)
-    }
     /// The policy in force and its hash.
     #[must_use]
     pub fn policy(&self) -> Option<(&Policy, Hash32)> {

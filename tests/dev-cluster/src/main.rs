@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use casemate_dev::demo::{DemoError, Options, Tell, run};
 use clap::{Args, Parser, Subcommand};
@@ -50,7 +50,7 @@ impl Tell for Terminal {
     fn progress(&mut self, line: &str) {
         // where both streams are one terminal, the story itself shows how far it is
         if self.json || !std::io::stdout().is_terminal() {
-            err(&format!("{:>6.1?} {line}", self.since.elapsed()));
+            err(&format!("{} {line}", seconds(self.since.elapsed())));
         }
     }
     fn say(&mut self, line: &str) {
@@ -90,12 +90,20 @@ fn demo(args: DemoArgs) -> Result<bool, DemoError> {
         out(&serde_json::to_string_pretty(&report)?);
     } else {
         let (checks, took) = (report.checks.len(), terminal.since.elapsed());
-        out(&format!("\n{checks} checks, {} failed, {took:.1?}", failed.len()));
+        out(&format!(
+            "\n{checks} checks, {} failed, {} s",
+            failed.len(),
+            seconds(took).trim_start()
+        ));
     }
     for check in &failed {
         err(&format!("failed: {}", check.name));
     }
     Ok(failed.is_empty())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:>4}.{}", time.as_secs(), time.subsec_millis() / 100)
 }
 
 // a reader that has gone away (`| head`) wants no more of it, and that is no reason to stop

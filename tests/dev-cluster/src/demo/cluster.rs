@@ -7,7 +7,7 @@ use casemate_ledger::entry::{ApprovalProof, Attachment};
 use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::Manifest;
 use casemate_proto::stamp::Stamp;
-use casemate_proto::{Denial, Hash32, KeyName, NodeName, Scheme, UnixMillis};
+use casemate_proto::{Denial, Hash32, KeyName, Millis, NodeName, Scheme, UnixMillis};
 
 use super::DemoError;
 use super::people::Scope;
@@ -67,6 +67,8 @@ pub enum Answer {
     Busy {
         /// Why.
         reason: String,
+        /// When to ask again.
+        retry_after: Millis,
     },
 }
 
@@ -128,8 +130,8 @@ pub trait Nodes {
     /// # Errors
     /// If it cannot come any more.
     fn wait(&mut self, ticket: Ticket) -> Result<Answer, DemoError>;
-    /// Lets the cluster work for a moment, while no answer is waited for.
-    fn work(&mut self);
+    /// Lets the cluster work for so long, while no answer is waited for.
+    fn work(&mut self, time: Millis);
     /// Stops a node for good, whatever it is doing.
     ///
     /// # Errors

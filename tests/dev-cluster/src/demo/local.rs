@@ -1,12 +1,13 @@
 //! The demo's cluster as threads of this process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use casemate_audit::VerifierKey;
 use casemate_ledger::state::RESERVED_PREFIX;
-use casemate_proto::manifest::{Governance, Manifest};
+use casemate_proto::manifest::{Governance, Limits, Manifest};
 use casemate_proto::time::HOUR;
-use casemate_proto::{Hash32, Incarnation, NodeName, UnixMillis};
+use casemate_proto::{Hash32, Incarnation, Millis, NodeName, UnixMillis};
 use casemate_signer::{self as signer, NodeConfig};
 use casemate_tx::EvmSignature;
 
@@ -14,6 +15,9 @@ use super::cluster::{Answer, Key, Nodes, Receipt, Signed, Submission, Ticket};
 use super::people::{People, QUORUM, Scope};
 use super::{DemoError, Options};
 use crate::in_process::{Cluster, ClusterConfig, ClusterError, SystemClock};
+
+/// How long after its entry a signature may still be made.
+const TAU: Millis = Millis(60_000);
 
 /// A cluster in this process, seen from outside.
 pub(super) struct InProcess {
@@ -32,6 +36,8 @@ impl InProcess {
             nodes: usize::from(options.nodes),
             threshold: u64::from(options.threshold),
             freezers: people.freezers(),
+            // a slow machine signs late rather than never
+            limits: Limits { tau: TAU, ..Limits::default() },
             // what is left of a stock when the demo ends was made for nothing
             node: NodeConfig { triple_stock: 2, ..NodeConfig::default() },
             parallel: true,
@@ -82,7 +88,7 @@ impl Nodes for InProcess {
         match self.cluster.wait(signer::Ticket(ticket.0)) {
             Ok(answer) => read(answer),
             Err(ClusterError::Lost { .. }) => {
-                Ok(Answer::Busy { reason: "the node was stopped".to_owned() })
+                Ok(busy("the node was stopped".to_owned(), Millis(0)))
             }
             Err(error) => Err(error.into()),
         }
@@ -93,9 +99,12 @@ impl Nodes for InProcess {
         Ok(self.cluster.stop_node(&node)?)
     }
 
-    fn work(&mut self) {
-        if !self.cluster.pump() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+    fn work(&mut self, time: Millis) {
+        let until = self.now().saturating_add(time);
+        while self.now() < until {
+            if !self.cluster.pump() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -126,6 +135,10 @@ impl Nodes for InProcess {
     }
 }
 
+const fn busy(reason: String, retry_after: Millis) -> Answer {
+    Answer::Busy { reason, retry_after }
+}
+
 fn read(answer: signer::Answer) -> Result<Answer, DemoError> {
     Ok(match answer {
         signer::Answer::Signed(signed) => Answer::Signed(Signed {
@@ -142,11 +155,9 @@ fn read(answer: signer::Answer) -> Result<Answer, DemoError> {
         signer::Answer::Accepted { .. } => Answer::Accepted,
         signer::Answer::Expired(_) => Answer::Expired,
         signer::Answer::Recorded { .. } | signer::Answer::Unknown => {
-            Answer::Busy { reason: "the node does not remember".to_owned() }
+            busy("the node does not remember".to_owned(), Millis(0))
         }
-        signer::Answer::Busy { retry_after } => {
-            Answer::Busy { reason: format!("busy for {retry_after}") }
-        }
+        signer::Answer::Busy { retry_after } => busy("the node is busy".to_owned(), retry_after),
     })
 }
 

@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Most nodes that the demo starts in one process.
-pub const MAX_NODES: u16 = 9;
+pub const MAX_NODES: u16 = 7;
 
 impl Options {
     /// Checks the numbers.

@@ -167,3 +167,8 @@ impl Tally {
         self.unproven
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#[allow(clippy::unreachable, reason = "a test's own payload")]
+mod tests;

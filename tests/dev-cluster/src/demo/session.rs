@@ -310,9 +310,8 @@ impl<'a> Session<'a> {
     pub fn wait(&mut self, prepared: &Prepared, ticket: Ticket) -> Result<Answer, DemoError> {
         let mut answer = self.nodes.wait(ticket)?;
         for _ in 0..PATIENCE {
-            if !matches!(answer, Answer::Busy { .. }) {
-                break;
-            }
+            let Answer::Busy { retry_after, .. } = answer else { break };
+            self.nodes.work(retry_after);
             let node = self.next_node()?;
             let ticket = self.submit(prepared, node)?;
             answer = self.nodes.wait(ticket)?;
@@ -456,6 +455,6 @@ fn outcome(answer: Answer) -> Outcome {
         Answer::Pending { document, .. } => Outcome::Pending(document),
         Answer::Accepted => Outcome::Failed("accepted, which is no answer to a request".to_owned()),
         Answer::Expired => Outcome::Failed("expired".to_owned()),
-        Answer::Busy { reason } => Outcome::Failed(reason),
+        Answer::Busy { reason, .. } => Outcome::Failed(reason),
     }
 }

@@ -7,7 +7,7 @@ use casemate_ledger::Attachment;
 use casemate_ledger::apply::LOG_KEY;
 use casemate_policy::Policy;
 use casemate_proto::governance::Change;
-use casemate_proto::{KeyName, Scheme};
+use casemate_proto::{KeyName, Millis, Scheme};
 
 use super::cluster::{Answer, Nodes, Submission};
 use super::people::People;
@@ -15,7 +15,7 @@ use super::policy::KEYS;
 use super::{DemoError, Tell};
 
 /// How long key generation may take.
-const KEYS_WITHIN: Duration = Duration::from_secs(60);
+const KEYS_WITHIN: Duration = Duration::from_secs(180);
 
 pub(crate) fn govern(
     nodes: &mut dyn Nodes,
@@ -38,7 +38,7 @@ pub(crate) fn govern(
                 what: "did not generate its keys in time".to_owned(),
             });
         }
-        nodes.work();
+        nodes.work(Millis(20));
     }
     Ok(())
 }

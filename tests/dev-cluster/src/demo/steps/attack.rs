@@ -29,7 +29,7 @@ use crate::demo::session::{Ask, Outcome, Prepared, Session};
 const SALVO: u64 = 30;
 /// How many requests are under way at one time: more would wait longer than a signature may be
 /// released, which would only waste what the attacker can get.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 12;
 /// How often what is left is asked for at most: far more than there are signatures to get.
 const SQUEEZES: u32 = 200;
 

@@ -48,7 +48,9 @@ pub(crate) fn run(
     prove_denials(session, &store, &audited)?;
     custody(session, replayer.state(), bounds);
     if let Some(path) = kept {
-        session.say(format!("the store is in {}", path.display()));
+        let (store, genesis) = (path.display(), session.nodes().scope().genesis);
+        session.say(format!("the store is in {store}; to verify it as an auditor does:"));
+        session.say(format!("casemate audit verify --store {store} --genesis {genesis}"));
     }
     Ok(audited)
 }
