@@ -10,6 +10,7 @@ pub mod audit;
 pub mod ledger;
 pub mod policy;
 pub mod proto;
+pub mod signer;
 pub mod threshold;
 pub mod tx;
 
@@ -30,6 +31,7 @@ pub const TARGETS: &[&[Target]] = &[
     ledger::TARGETS,
     policy::TARGETS,
     proto::TARGETS,
+    signer::TARGETS,
     threshold::TARGETS,
     tx::TARGETS,
 ];
