@@ -152,22 +152,28 @@ impl Node {
     }
 
     fn lead_publishing(&mut self, now: UnixMillis) {
-        let leads = self.roster.live(now).first() == Some(self.roster.me());
         let due = now.since(self.checkpoints.published_at) >= self.config.checkpoint_interval;
         let grown = self.state.size() > self.publisher.published();
-        if !leads || !due || !grown || self.checkpoints.for_publishing.is_some() {
+        if !due || !grown || self.checkpoints.for_publishing.is_some() {
+            return;
+        }
+        let log_key = self.log_key().and(log_key_name());
+        let able = |name: &NodeName| log_key.as_ref().is_none_or(|key| self.holds(key, name));
+        let leads = self.roster.leader(0, now, able).as_ref() == Some(self.roster.me());
+        let t = usize::from(self.threshold);
+        let Some(participants) = self.roster.own_set(t, &BTreeSet::new(), now, able) else {
+            return;
+        };
+        if !leads {
             return;
         }
         let Some(mut gathering) = self.gather(now) else { return };
         self.checkpoints.published_at = now;
         let (size, root) = (gathering.checkpoint.size, gathering.checkpoint.root);
-        if self.log_key().is_none() {
+        if log_key.is_none() {
             self.checkpoints.for_publishing = Some(gathering);
             return self.finish_gatherings(now);
         }
-        let Some(participants) = self.roster.own_set(usize::from(self.threshold), now) else {
-            return;
-        };
         gathering.log = LogPart::Running;
         self.checkpoints.for_publishing = Some(gathering);
         let (me, number) = (self.roster.me().clone(), self.fresh_number());

@@ -149,6 +149,9 @@ pub enum HaltReason {
     /// The ledger cannot be applied any further by this program.
     #[error(transparent)]
     Step(#[from] StepError),
+    /// Another boot of this node took this one's place.
+    #[error("another boot of this node was admitted in place of this one")]
+    Retired,
     /// Two nodes applied different things: one of them, or replication, is broken.
     #[error("node `{peer}` has root {theirs} at size {size}, this node has {ours}")]
     RootMismatch {

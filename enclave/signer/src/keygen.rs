@@ -14,7 +14,7 @@ use casemate_proto::{KeyName, Millis, NodeName, Scheme, UnixMillis};
 use casemate_threshold::context::Purpose;
 use casemate_threshold::{
     EcdsaKeygenRun, Ed25519KeygenRun, KeyEpoch, KeyFacts, KeyRef, LiveEcdsaKey, LiveEd25519Key,
-    Participants, PendingEcdsaKey, PendingEd25519Key, RunContext, RunError, RunSpec,
+    Participant, Participants, PendingEcdsaKey, PendingEd25519Key, RunContext, RunError, RunSpec,
 };
 use rand_core::RngCore as _;
 use zeroize::Zeroize as _;
@@ -171,6 +171,25 @@ impl Node {
         self.keygen.jobs.insert(index, job);
         self.resume_early_keygen(now);
         self.drive_keygen(now);
+    }
+
+    /// Whether a node's current boot holds a share of a key that is live here.
+    pub(crate) fn holds(&self, key: &KeyName, name: &NodeName) -> bool {
+        self.keygen.live(key).is_some_and(|live| self.is_holder(live, name))
+    }
+    /// Whether it holds a share of any key that signs with triples.
+    pub(crate) fn holds_ecdsa(&self, name: &NodeName) -> bool {
+        let mut keys = self.keygen.live.values();
+        keys.any(|live| matches!(live, Live::Ecdsa(_)) && self.is_holder(live, name))
+    }
+    fn is_holder(&self, live: &Live, name: &NodeName) -> bool {
+        let holders = match live {
+            Live::Ecdsa(key) => &key.facts().holders,
+            Live::Ed25519(key) => &key.facts().holders,
+        };
+        let party = self.roster.party(name);
+        let boot = self.state.current_boot(name);
+        party.zip(boot).is_some_and(|(party, boot)| holders.contains(&Participant { party, boot }))
     }
 
     /// Who leads a key: the same node whoever is reachable, since all are needed.

@@ -158,8 +158,7 @@ impl Node {
     /// How many pairs of triples are ready for the set that this node leads now.
     #[must_use]
     pub fn stocked(&self, now: UnixMillis) -> usize {
-        self.roster
-            .own_set(usize::from(self.threshold), now)
+        self.stocking_set(now)
             .and_then(|set| self.run_participants(&set))
             .map_or(0, |set| self.triples.ready(&set))
     }
@@ -234,6 +233,10 @@ impl Node {
                 slot.run.burn();
             }
         }
+        // nothing here signs any more: the shares and all one-time values go
+        self.signing = Signing::default();
+        self.triples = Triples::default();
+        self.keygen = Keygen::default();
         self.out.push(Output::Halt { reason });
     }
 
@@ -249,6 +252,9 @@ impl Node {
         }
         for effect in applied.effects {
             self.effect(effect, committed, index, now);
+        }
+        if self.halted {
+            return;
         }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
         self.resume_early_starts(now);
@@ -280,6 +286,9 @@ impl Node {
                 }
             }
             Effect::Frozen { .. } => self.burn_signing(now),
+            Effect::BootRetired { boot, .. } if boot == self.boot_id => {
+                self.halt(HaltReason::Retired);
+            }
             Effect::BootRetired { boot, .. } => {
                 let gone =
                     |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);

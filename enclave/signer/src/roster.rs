@@ -82,46 +82,41 @@ impl Roster {
         self.names.iter().filter(|name| self.is_live(name, now)).cloned().collect()
     }
 
-    /// Who leads the `turn`th thing: live nodes take turns, so that work spreads alike.
-    pub(crate) fn leader(&self, turn: u64, now: UnixMillis) -> Option<NodeName> {
+    /// Who leads the `turn`th thing: live nodes that are able to take turns, so that work spreads
+    /// alike.
+    pub(crate) fn leader(
+        &self,
+        turn: u64,
+        now: UnixMillis,
+        able: impl Fn(&NodeName) -> bool,
+    ) -> Option<NodeName> {
         let n = u64::try_from(self.names.len()).ok()?;
         let start = usize::try_from(turn.checked_rem(n)?).ok()?;
-        self.names
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(self.names.len())
-            .find(|name| self.is_live(name, now))
-            .cloned()
+        self.from(start).find(|name| self.is_live(name, now) && able(name)).cloned()
     }
 
-    /// This node and the `t - 1` live ones after it, in the roster's cyclic order: the set that
-    /// this node signs with when it leads. In the roster's order.
-    pub(crate) fn own_set(&self, t: usize, now: UnixMillis) -> Option<Vec<NodeName>> {
-        self.own_set_without(t, &BTreeSet::new(), now)
-    }
-
-    /// The same, with those to avoid coming last.
-    pub(crate) fn own_set_without(
+    /// This node and the `t - 1` live and able ones after it, in the roster's cyclic order, those to
+    /// avoid last: the set that this node signs with when it leads. In the roster's order.
+    pub(crate) fn own_set(
         &self,
         t: usize,
         avoid: &BTreeSet<NodeName>,
         now: UnixMillis,
+        able: impl Fn(&NodeName) -> bool,
     ) -> Option<Vec<NodeName>> {
         let mine = self.names.iter().position(|name| *name == self.me)?;
-        let live = self
-            .names
-            .iter()
-            .cycle()
-            .skip(mine)
-            .take(self.names.len())
-            .filter(|name| self.is_live(name, now));
-        let (last, first): (Vec<_>, Vec<_>) = live.partition(|name| avoid.contains(*name));
+        let ready = self.from(mine).filter(|name| self.is_live(name, now) && able(name));
+        let (last, first): (Vec<_>, Vec<_>) = ready.partition(|name| avoid.contains(*name));
         let set: Vec<&NodeName> = first.into_iter().chain(last).take(t).collect();
-        if set.len() < t {
+        if set.len() < t || !set.contains(&&self.me) {
             return None;
         }
         Some(self.names.iter().filter(|name| set.contains(name)).cloned().collect())
+    }
+
+    /// Everybody once, in cyclic order.
+    fn from(&self, start: usize) -> impl Iterator<Item = &NodeName> {
+        self.names.iter().cycle().skip(start).take(self.names.len())
     }
 }
 
@@ -134,7 +129,9 @@ mod tests {
         Roster::new(names, NodeName::new(me).unwrap())
     }
     fn set(roster: &Roster, now: u64) -> Option<Vec<String>> {
-        Some(roster.own_set(2, UnixMillis(now))?.iter().map(ToString::to_string).collect())
+        let avoid = BTreeSet::new();
+        let set = roster.own_set(2, &avoid, UnixMillis(now), |_| true)?;
+        Some(set.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -149,7 +146,7 @@ mod tests {
         c.set_link(&NodeName::new("a").unwrap(), true);
         assert_eq!(set(&c, 0).unwrap(), ["a", "c"]);
         let avoid = BTreeSet::from([NodeName::new("a").unwrap()]);
-        let without = |at| c.own_set_without(2, &avoid, UnixMillis(at)).unwrap();
+        let without = |at| c.own_set(2, &avoid, UnixMillis(at), |_| true).unwrap();
         assert_eq!(without(0), ["a", "c"].map(|n| NodeName::new(n).unwrap()));
         assert_eq!(without(SUSPICION.0 + 1), ["b", "c"].map(|n| NodeName::new(n).unwrap()));
     }
@@ -158,10 +155,15 @@ mod tests {
     fn live_nodes_take_turns_to_lead() {
         let mut b = roster("b");
         let lead = |r: &Roster| {
-            (0..3).map(|i| r.leader(i, UnixMillis(0)).unwrap().to_string()).collect::<Vec<_>>()
+            (0..3)
+                .map(|i| r.leader(i, UnixMillis(0), |_| true).unwrap().to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(lead(&b), ["a", "b", "c"]);
         b.set_link(&NodeName::new("c").unwrap(), false);
         assert_eq!(lead(&b), ["a", "b", "a"]);
+        let a = NodeName::new("a").unwrap();
+        assert_eq!(b.leader(0, UnixMillis(0), |name| *name != a).unwrap().as_str(), "b");
+        assert_eq!(b.own_set(2, &BTreeSet::new(), UnixMillis(0), |name| *name != a), None);
     }
 }

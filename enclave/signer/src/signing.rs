@@ -183,6 +183,12 @@ impl Node {
         if self.is_frozen() {
             return false;
         }
+        let Some(job) = self.signing.jobs.get(&index) else { return false };
+        let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
+        let key = job.permit.key();
+        let holds = |name: &NodeName| self.holds(key, name);
+        let leader = self.roster.leader(index.saturating_add(turn), now, holds);
+        let leads = leader.as_ref() == Some(self.roster.me());
         let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
             Phase::Made { signature, propose_at } if *propose_at <= now => {
@@ -192,12 +198,8 @@ impl Node {
                 let body = EntryBody::Signed { credential, request_id, signature };
                 self.out.push(Output::Propose { body, attachment: None });
             }
-            Phase::Open { not_before } if *not_before <= now => {
-                let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
-                let leader = self.roster.leader(index.saturating_add(turn), now);
-                if leader.as_ref() == Some(self.roster.me()) {
-                    return self.lead(index, now);
-                }
+            Phase::Open { not_before } if leads && *not_before <= now => {
+                return self.lead(index, now);
             }
             _ => {}
         }
@@ -213,7 +215,8 @@ impl Node {
             return false;
         }
         let t = usize::from(self.threshold);
-        let Some(participants) = self.roster.own_set_without(t, &job.avoid, now) else {
+        let holds = |name: &NodeName| self.holds(job.permit.key(), name);
+        let Some(participants) = self.roster.own_set(t, &job.avoid, now, holds) else {
             return false;
         };
         let Some(boots) = self.run_participants(&participants) else { return false };

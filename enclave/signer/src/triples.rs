@@ -4,7 +4,7 @@
 //! not name the same pair; so a pair is *led* by the node that asked for it, and only that node
 //! names it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
@@ -108,12 +108,18 @@ impl Node {
         {
             return;
         }
-        if let Some(set) = self.roster.own_set(usize::from(self.threshold), now)
+        if let Some(set) = self.stocking_set(now)
             && let Some(boots) = self.run_participants(&set)
             && self.triples.ready(&boots) < self.config.triple_stock
         {
             self.lead_triples(set, now);
         }
+    }
+
+    /// The set that this node makes triples for in advance.
+    pub(crate) fn stocking_set(&self, now: UnixMillis) -> Option<Vec<NodeName>> {
+        let t = usize::from(self.threshold);
+        self.roster.own_set(t, &BTreeSet::new(), now, |name| self.holds_ecdsa(name))
     }
 
     pub(crate) fn lead_triples(&mut self, set: Vec<NodeName>, now: UnixMillis) {

@@ -12,6 +12,7 @@ use crate::{
     bounds::{askers, requesters},
     model::{Cap, DenyRule, Grant, Payees, Per, PolicyDoc},
     overlap::{overlaps, sets},
+    pattern::PrincipalPattern,
     policy::Policy,
 };
 
@@ -124,7 +125,13 @@ impl Lint<'_> {
             self.error("unreachable", place, "no principal with a credential that may ask matches");
         }
         for pattern in &grant.principals {
-            if !self.doc.principals.keys().any(|id| pattern.matches(id)) {
+            let matches = match pattern {
+                PrincipalPattern::Exact(id) => self.doc.principals.contains_key(id),
+                PrincipalPattern::Prefix(_) => {
+                    self.doc.principals.keys().any(|id| pattern.matches(id))
+                }
+            };
+            if !matches {
                 self.warn("unreachable", place, format!("`{pattern}` matches no principal"));
             }
         }

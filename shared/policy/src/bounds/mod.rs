@@ -66,8 +66,9 @@ impl Cluster {
             .collect()
     }
 
-    /// The longest time for which a host can hold a freeze back, from the freezer's last
-    /// heartbeat on; `None`: for ever.
+    /// The longest time for which a host can hold a freeze back, from the last heartbeat that any
+    /// freezer signed; `None`: for ever. A heartbeat counts from its signer's own time, so that
+    /// none can be kept for later, but those of one freezer hide the silence of another.
     #[must_use]
     pub fn freeze_held_back(&self) -> Option<Millis> {
         self.dead_man.map(|dead_man| self.slack().lengthen(dead_man))

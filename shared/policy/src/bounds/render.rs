@@ -142,7 +142,7 @@ impl Bounds {
         match cluster.freeze_held_back() {
             Some(length) => writeln!(
                 out,
-                "A host can hold a freeze back for at most {length} after the last heartbeat that a freezer signed."
+                "A host can hold a freeze back for at most {length} after the last heartbeat that any freezer signed: who wants a freeze has all of them fall silent."
             )?,
             None => writeln!(
                 out,

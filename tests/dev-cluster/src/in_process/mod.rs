@@ -18,11 +18,12 @@ use std::collections::{BTreeMap, VecDeque};
 use casemate_audit::VerifierKey;
 use casemate_audit::store::File;
 use casemate_ledger::{EntryBody, State};
-use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
 use casemate_signer::{
     Answer, BirthError, Bytes, Event, HaltReason, Node, Output, Submission, Ticket,
 };
+use casemate_sim::SimNsm;
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
 pub use setup::{ClusterConfig, REGIONS};
@@ -102,6 +103,7 @@ struct Member {
     name: NodeName,
     /// `None` once it is stopped: its memory is gone.
     node: Option<Node>,
+    nsm: SimNsm,
     inbox: VecDeque<Event>,
     store: BTreeMap<String, Vec<u8>>,
 }
@@ -141,9 +143,10 @@ impl Cluster {
         let (nodes, genesis) = setup::boot(config, clock.now())?;
         let members = nodes
             .into_iter()
-            .map(|node| Member {
+            .map(|(node, nsm)| Member {
                 name: node.name().clone(),
                 node: Some(node),
+                nsm,
                 inbox: VecDeque::new(),
                 store: BTreeMap::new(),
             })
@@ -185,6 +188,16 @@ impl Cluster {
     /// Proposes an entry: what a broken enclave can do with replication.
     pub fn propose(&mut self, body: EntryBody) {
         self.sequencer.propose(body, None);
+    }
+
+    /// Another boot of a node, attested now, as an entry could admit it. Nothing runs it.
+    ///
+    /// # Errors
+    /// If there is no such node or its NSM fails.
+    pub fn another_boot(&self, name: &NodeName) -> Result<BootRecord, ClusterError> {
+        let no_node = || ClusterError::NoSuchNode { node: name.clone() };
+        let member = self.members.iter().find(|m| m.name == *name).ok_or_else(no_node)?;
+        setup::another_boot(name, &member.nsm, self.genesis_id(), self.now())
     }
 
     /// How the cluster began.

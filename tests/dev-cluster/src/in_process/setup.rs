@@ -1,10 +1,11 @@
 //! From a configuration to booted nodes and their genesis.
 
 use casemate_proto::manifest::{
-    GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+    BootRecord, GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement,
+    NodeSpec,
 };
 use casemate_proto::webauthn::RelyingParty;
-use casemate_proto::{Hash32, NodeName, PublicKey, UnixMillis, hash::sha256};
+use casemate_proto::{GenesisId, Hash32, NodeName, PublicKey, UnixMillis, hash::sha256};
 use casemate_signer::{BootSecret, Entropy, Node, NodeConfig};
 use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
 use rand_core::OsRng;
@@ -99,7 +100,7 @@ fn image() -> Measurement {
 pub(super) fn boot(
     config: ClusterConfig,
     now: UnixMillis,
-) -> Result<(Vec<Node>, GenesisRecord), ClusterError> {
+) -> Result<(Vec<(Node, SimNsm)>, GenesisRecord), ClusterError> {
     let mut regions: Vec<&str> = REGIONS.iter().copied().take(config.nodes).collect();
     if config.nodes < 3 || regions.len() != config.nodes {
         return Err(ClusterError::Nodes { nodes: config.nodes });
@@ -146,7 +147,22 @@ pub(super) fn boot(
         .into_iter()
         .map(|(name, secret, entropy)| Node::birth(secret, &name, &genesis, config.node, entropy))
         .collect::<Result<Vec<Node>, _>>()?;
-    Ok((nodes, genesis))
+    let nsms = started.into_iter().map(|(_, _, nsm)| nsm);
+    Ok((nodes.into_iter().zip(nsms).collect(), genesis))
+}
+
+/// Another boot of a node, attested for a cluster that exists: what a restart would ask to have
+/// admitted. Nothing runs it.
+pub(super) fn another_boot(
+    name: &NodeName,
+    nsm: &SimNsm,
+    genesis: GenesisId,
+    now: UnixMillis,
+) -> Result<BootRecord, ClusterError> {
+    let secret = BootSecret::generate(&mut OsRng);
+    let user_data = secret.user_data(name, &Hash32::new(*genesis.as_bytes()));
+    let evidence = nsm.attest(Some(user_data.as_bytes()), None, None, now.0)?;
+    Ok(secret.record(name, evidence))
 }
 
 fn spec(name: &NodeName, region: &str, nsm: &SimNsm) -> NodeSpec {

@@ -57,7 +57,7 @@ fn each_node_can_be_the_one_that_stops() {
 
 #[test]
 fn i4_minority_commits_and_signs_nothing() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     for at in [1, 2] {
         let name = kit.name(at);
         kit.cluster.stop_node(&name).unwrap();
@@ -91,7 +91,7 @@ fn freeze_is_obeyed_on_receipt_by_all_before_it_commits() {
 
 #[test]
 fn frozen_cluster_denies_and_signs_again_once_the_quorum_lifts_it() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let freeze = kit.freeze(1);
     let id = freeze.id();
     let node = kit.name(0);
@@ -189,4 +189,26 @@ fn key_whose_entry_comes_late_still_has_all_its_shares() {
         let answer = signed(kit.agent_asks(at, &request));
         check(&kit, Scheme::Ed25519, &answer);
     }
+}
+
+#[test]
+fn i6_retired_boot_halts_and_the_others_sign_without_its_node() {
+    let mut kit = Kit::ready();
+    kit.pass(1_500);
+    let third = kit.name(2);
+    let boot = kit.cluster.another_boot(&third).unwrap();
+    let seen = kit.watch_outputs(|_| true);
+    kit.cluster.propose(EntryBody::Admit(boot.clone()));
+    while kit.cluster.pump() {}
+    let state = kit.cluster.state(&kit.name(0)).unwrap();
+    assert_eq!(state.current_boot(&third), Some(boot.id()), "the new boot is admitted");
+    assert!(kit.cluster.node(&third).unwrap().is_halted(), "the old one says nothing any more");
+    seen.lock().unwrap().clear();
+    let asked = kit.name(1);
+    for i in 0..6 {
+        let request = if i % 2 == 0 { kit.payment(100_000) } else { kit.message(&format!("{i}")) };
+        let submission = kit.submission(&kit.agent.clone(), &request);
+        signed(kit.cluster.ask(&asked, submission).unwrap());
+    }
+    assert!(!seen.lock().unwrap().iter().any(|(name, _)| *name == third));
 }

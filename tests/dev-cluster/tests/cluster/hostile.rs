@@ -12,8 +12,8 @@ use casemate_threshold::{RunId, peek_run};
 use crate::kit::{Kit, Seen, check, signed};
 
 /// A cluster in which nothing runs but what a test makes run.
-fn quiet() -> Kit {
-    let mut kit = Kit::ready_with(|config| {
+fn quiet(key: &str) -> Kit {
+    let mut kit = Kit::with_keys(&[key], |config| {
         config.node.checkpoint_interval = Millis(3_600_000);
         config.node.attempt_timeout = Millis(120_000);
         config.node.triple_stock = 0;
@@ -34,7 +34,7 @@ struct Attack {
 
 /// An allowed entry that no attempt was started for, but by its leader alone.
 fn allowed() -> Attack {
-    let mut kit = quiet();
+    let mut kit = quiet("notary");
     let request = kit.message("attacked");
     let index = kit.commit_unsigned(&request);
     let at = usize::try_from(index % 3).unwrap();
@@ -91,7 +91,7 @@ fn runs_after(
 
 #[test]
 fn i4_no_share_before_commit() {
-    let mut kit = quiet();
+    let mut kit = quiet("notary");
     let (leader, victim) = (kit.name(0), kit.name(1));
     kit.watch_outputs(|seen| !matches!(seen, Seen::Proposed(_)));
     let agent = kit.agent.clone();
@@ -111,7 +111,7 @@ fn i4_no_share_before_commit() {
 
 #[test]
 fn i4_no_share_for_a_denied_entry_or_one_that_allows_nothing() {
-    let mut kit = quiet();
+    let mut kit = quiet("agent-7");
     let (leader, victim) = (kit.name(0), kit.name(1));
     let request = kit.payment(6_000_000);
     kit.agent_asks(0, &request);
@@ -265,7 +265,7 @@ fn node_that_t_peers_contradict_halts_before_a_share() {
 
 #[test]
 fn start_with_triples_that_nobody_made_is_declined() {
-    let mut kit = quiet();
+    let mut kit = quiet("agent-7");
     let request = kit.payment(1_000_000);
     let index = kit.commit_unsigned(&request);
     let at = usize::try_from(index % 3).unwrap();

@@ -62,7 +62,7 @@ fn denials_are_signed_by_the_boot_that_gives_them() {
 
 #[test]
 fn stores_of_all_nodes_are_alike_up_to_their_checkpoints() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     for i in 0..5 {
         let request = kit.message(&format!("{i}"));
         signed(kit.agent_asks(i % 3, &request));
@@ -83,7 +83,7 @@ fn stores_of_all_nodes_are_alike_up_to_their_checkpoints() {
 #[test]
 fn newest_published_checkpoint_is_signed_by_the_log_key_and_by_t_boots() {
     use casemate_audit::{CheckpointPolicy, CosignerSet, Origin, SignedNote, verify_checkpoint};
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let note = kit.cluster.store().unwrap()["checkpoint"].clone();
     let state = kit.cluster.any_state().unwrap();
     let origin = Origin { genesis: state.genesis(), incarnation: state.incarnation() };

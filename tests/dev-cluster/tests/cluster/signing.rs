@@ -10,7 +10,7 @@ use crate::kit::{Kit, check, code, entries, key_name, signed};
 
 #[test]
 fn message_is_signed_with_ed25519() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let request = kit.message("a report");
     let answer = signed(kit.agent_asks(0, &request));
     check(&kit, Scheme::Ed25519, &answer);
@@ -136,7 +136,7 @@ fn request_of_an_unknown_credential_never_becomes_an_entry() {
 
 #[test]
 fn change_without_a_quorum_never_becomes_an_entry() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let before = entries(&kit);
     let change = Change::CreateKey { name: key_name("other"), scheme: Scheme::Ed25519 };
     let mut signed = kit.signed_change(change);
@@ -150,7 +150,7 @@ fn change_without_a_quorum_never_becomes_an_entry() {
 
 #[test]
 fn i12_node_with_too_much_to_do_says_so_and_takes_no_entry() {
-    let mut kit = Kit::ready_with(|config| config.node.max_unsigned = 1);
+    let mut kit = Kit::with_keys(&["notary"], |config| config.node.max_unsigned = 1);
     let agent = kit.agent.clone();
     let requests = [kit.message("one"), kit.message("two")];
     let tickets = requests.map(|request| kit.submit(0, &agent, &request));
@@ -196,7 +196,7 @@ fn stock_of_triples_is_filled_when_idle_and_used_once() {
 
 #[test]
 fn verdict_of_a_change_says_when_it_comes_into_force() {
-    let mut kit = Kit::ready();
+    let mut kit = Kit::for_messages();
     let policy = kit.policy();
     let signed = kit.signed_change(Change::SetPolicy { policy: policy.policy_hash() });
     let attachment = Some(casemate_ledger::Attachment::Policy(policy.canonical_bytes()));
