@@ -38,8 +38,17 @@ impl InProcess {
             freezers: people.freezers(),
             // a slow machine signs late rather than never
             limits: Limits { tau: TAU, ..Limits::default() },
-            // what is left of a stock when the demo ends was made for nothing
-            node: NodeConfig { triple_stock: 2, ..NodeConfig::default() },
+            node: NodeConfig {
+                // what is left of a stock when the demo ends was made for nothing
+                triple_stock: 2,
+                triple_runs: 2,
+                // all nodes share this machine's processors: runs wait for one another, which
+                // must not look as if somebody did not answer
+                attempt_timeout: Millis(20_000),
+                triple_timeout: Millis(120_000),
+                keygen_timeout: Millis(120_000),
+                ..NodeConfig::default()
+            },
             parallel: true,
             ..ClusterConfig::new("demo", governance)
         };

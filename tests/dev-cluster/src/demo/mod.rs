@@ -184,9 +184,10 @@ fn show(
     let cosigners = nodes.cosigners()?.iter().map(ToString::to_string).collect();
     let mut session = Session::new(nodes, people, tell)?;
     let keys: Vec<KeyReport> = session.keys().values().map(KeyReport::from).collect();
+    session.say("keys, generated among the nodes: no node ever has a whole one");
     for key in &keys {
         let known_by = key.address.as_ref().unwrap_or(&key.public_key);
-        session.say(format!("key {}: {} {known_by}", key.name, key.scheme));
+        session.say(format!("  {}: {} {known_by}", key.name, key.scheme));
     }
     steps::payment::run(&mut session)?;
     steps::denials::run(&mut session)?;

@@ -24,7 +24,7 @@ pub const MERCHANTS: [EvmAddress; 4] = [
 /// Where the treasury's ETH may go.
 pub const TREASURY: [EvmAddress; 1] = [EvmAddress([0xc1; 20])];
 /// On no list.
-pub const STRANGER: EvmAddress = EvmAddress([0xee; 20]);
+pub const STRANGER: EvmAddress = EvmAddress([0xd9; 20]);
 
 /// The keys that governance has made, with what each is for.
 pub const KEYS: [(&str, Scheme); 5] = [

@@ -118,7 +118,9 @@ pub(crate) fn beside_bounds(
     bounds: &[Bound],
 ) -> Result<AttackReport, DemoError> {
     let mut watched = None;
-    for bound in bounds {
+    let (first, others): (Vec<_>, Vec<_>) =
+        bounds.iter().partition(|bound| bound.report.key == AGENT_9);
+    for bound in first.into_iter().chain(others) {
         let BoundReport { key, asset, window, decimals, .. } = &bound.report;
         let got = session.tally().of(key, &bound.asset);
         // the whole demo is shorter than any window, so all that was signed is in each

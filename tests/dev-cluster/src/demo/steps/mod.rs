@@ -84,6 +84,9 @@ pub(crate) fn denial_line(denial: &Denial, decimals: u8) -> String {
             line.push_str(&format!(" · {left} left"));
         }
     }
+    if denial.limit.is_none() {
+        line.push_str(&format!(" · {}", denial.detail));
+    }
     if let Some(at) = denial.resets_at {
         line.push_str(&format!(" · resets {}", minute(at)));
     }
