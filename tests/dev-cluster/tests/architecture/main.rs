@@ -396,6 +396,36 @@ fn released_code_allows_none_of_the_lints_that_carry_policy() {
     none(&violations);
 }
 
+/// Who may say that an entry is committed, and that a run may release a share (I4): one place for
+/// what the ledger allowed and one for the log's own checkpoints; the definitions; replay.
+const MAY_ASSERT: [(&str, &str); 5] = [
+    ("shared/ledger/src/apply.rs", "dangerous_assume"),
+    ("shared/ledger/src/replay.rs", "dangerous_assume"),
+    ("enclave/threshold/src/permit.rs", "dangerous_assert_committed_and_allowed"),
+    ("enclave/signer/src/signing.rs", "dangerous_assert_committed_and_allowed"),
+    ("enclave/signer/src/checkpoints.rs", "dangerous_assert_committed_and_allowed"),
+];
+
+#[test]
+fn i4_leave_to_release_a_share_is_given_where_it_is_meant_and_nowhere_else() {
+    let root = root();
+    let mut found = Vec::new();
+    for member in workspace().iter().filter(|member| zone(&member.folder) != "tests") {
+        for (file, tokens) in sources(&root, &member.folder) {
+            for (_, word) in MAY_ASSERT {
+                let times = tokens.iter().filter(|token| token.is(word)).count();
+                if times > 0 && !found.contains(&(file.clone(), word, times)) {
+                    found.push((file.clone(), word, times));
+                }
+            }
+        }
+    }
+    found.sort();
+    let mut meant: Vec<_> = MAY_ASSERT.map(|(file, word)| (file.to_owned(), word, 1_usize)).into();
+    meant.sort();
+    assert_eq!(found, meant);
+}
+
 /// The rules can fail: each finds what is planted.
 mod planted {
     use super::*;
