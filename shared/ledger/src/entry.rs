@@ -163,12 +163,14 @@ impl ApprovalProof {
 }
 
 /// What is too large for a log entry and travels beside it, bound by a hash inside the entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Attachment {
     /// The genesis record's encoding, beside [`EntryBody::Genesis`].
-    Genesis(Vec<u8>),
+    #[n(0)]
+    Genesis(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
     /// A policy's canonical form, beside a change that sets it.
-    Policy(Vec<u8>),
+    #[n(1)]
+    Policy(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// A test signature that shows that one set of shares works.

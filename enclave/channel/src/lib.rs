@@ -1,0 +1,1 @@
+//! Attested, encrypted channels between enclaves.

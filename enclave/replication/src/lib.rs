@@ -1,0 +1,1 @@
+//! openraft over the ledger: genesis, admission, snapshots.

@@ -1,0 +1,1 @@
+//! casemate-enclave: the node behind its one door.

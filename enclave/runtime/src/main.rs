@@ -1,0 +1,3 @@
+//! `casemate-enclave`.
+
+fn main() {}

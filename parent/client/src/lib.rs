@@ -1,0 +1,1 @@
+//! Rust client: verifies before it believes.

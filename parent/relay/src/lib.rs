@@ -1,0 +1,1 @@
+//! casemate-parent: peer relay, request API, store.

@@ -1,0 +1,3 @@
+//! `casemate-parent`.
+
+fn main() {}

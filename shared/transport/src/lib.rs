@@ -1,0 +1,1 @@
+//! Framing over vsock, hybrid vsock and TCP.
