@@ -109,9 +109,7 @@ impl fmt::Debug for NsmDevice {
 /// The request for a document, each field within the device's limit.
 fn request(wanted: Wanted<'_>) -> Result<Request, NsmError> {
     let within = |field, value: Option<&[u8]>, max| match value {
-        Some(value) if value.len() > max => {
-            Err(NsmError::TooLong { field, len: value.len(), max })
-        }
+        Some(value) if value.len() > max => Err(NsmError::TooLong { field, len: value.len(), max }),
         value => Ok(value.map(|value| value.to_vec().into())),
     };
     Ok(Request::Attestation {

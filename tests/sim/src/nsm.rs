@@ -283,12 +283,14 @@ impl ClockedNsm {
 impl Attest for ClockedNsm {
     fn attest(&self, wanted: Wanted<'_>) -> Result<Vec<u8>, NsmError> {
         let Wanted { user_data, nonce, public_key } = wanted;
-        self.nsm.attest(user_data, nonce, public_key, (self.now_ms)()).map_err(|error| match error {
-            SimError::InputTooLarge { field, found, limit } => {
-                NsmError::TooLong { field, len: found, max: limit }
-            }
-            error => NsmError::Failed { what: "attest", reason: error.to_string() },
-        })
+        self.nsm.attest(user_data, nonce, public_key, (self.now_ms)()).map_err(
+            |error| match error {
+                SimError::InputTooLarge { field, found, limit } => {
+                    NsmError::TooLong { field, len: found, max: limit }
+                }
+                error => NsmError::Failed { what: "attest", reason: error.to_string() },
+            },
+        )
     }
 }
 
