@@ -3,6 +3,8 @@
 //! A capability, not a configuration: what runs an enclave is handed something that can
 //! [`Attest`]. In a real enclave that is `/dev/nsm`; a simulator brings its own from `tests/`.
 
+pub mod device;
+
 /// Most bytes of a document's user data and nonce, as the device has it.
 pub const MAX_USER_DATA: usize = 512;
 /// Most bytes of a document's public key, as the device has it.

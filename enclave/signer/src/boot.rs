@@ -67,6 +67,13 @@ impl BootSecret {
         self.record(node, Vec::new()).id()
     }
 
+    /// The secret (X25519) behind the record's channel key: it goes into the boot's channels, where
+    /// Noise proves it, and nowhere else.
+    #[must_use]
+    pub fn dangerous_channel_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.channel.clone()
+    }
+
     /// Its Ed25519 public key.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {

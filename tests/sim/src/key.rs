@@ -15,6 +15,7 @@ use der::{
     asn1::{BitString, ObjectIdentifier},
 };
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
+use zeroize::Zeroizing;
 
 use crate::SimError;
 
@@ -57,10 +58,40 @@ impl SimKey {
     ) -> Result<Self, SimError> {
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(asn1, &SystemRandom::new()).map_err(|_| SimError::Key)?;
-        let pair = |algorithm| {
-            EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).map_err(|_| SimError::Key)
-        };
+        Self::from_pkcs8(curve, asn1, fixed, pkcs8.as_ref())
+    }
+
+    fn from_pkcs8(
+        curve: ObjectIdentifier,
+        asn1: &'static EcdsaSigningAlgorithm,
+        fixed: &'static EcdsaSigningAlgorithm,
+        pkcs8: &[u8],
+    ) -> Result<Self, SimError> {
+        let pair =
+            |algorithm| EcdsaKeyPair::from_pkcs8(algorithm, pkcs8).map_err(|_| SimError::Key);
         Ok(Self(Arc::new(Pair { curve, asn1: pair(asn1)?, fixed: pair(fixed)? })))
+    }
+
+    /// The key of a P-384 pair as PKCS #8: what [`SimKey::from_p384_secret_der`] takes.
+    ///
+    /// # Errors
+    /// When it has no encoding.
+    pub(crate) fn to_secret_der(&self) -> Result<Zeroizing<Vec<u8>>, SimError> {
+        let pkcs8 = self.0.asn1.to_pkcs8v1().map_err(|_| SimError::Key)?;
+        Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+    }
+
+    /// A key on P-384 from PKCS #8.
+    ///
+    /// # Errors
+    /// When the bytes are no such key.
+    pub(crate) fn from_p384_secret_der(pkcs8: &[u8]) -> Result<Self, SimError> {
+        Self::from_pkcs8(
+            SECP384R1,
+            &ECDSA_P384_SHA384_ASN1_SIGNING,
+            &ECDSA_P384_SHA384_FIXED_SIGNING,
+            pkcs8,
+        )
     }
 
     /// The public key: an uncompressed SEC1 point.

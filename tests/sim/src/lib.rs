@@ -6,6 +6,9 @@
 //! and layout. The verifier accepts these documents when it is handed the simulated root, and never
 //! otherwise: there is no switch in it for simulation.
 //!
+//! [`SimNsm::with_clock`] gives what an enclave is handed in place of its device. Processes that are to
+//! stand on one simulated platform share the host's root by [`SimHost::to_secret_der`].
+//!
 //! [`ChainSpec`] and [`DocumentSpec`] are the same parts laid open, for tests that need a certificate or
 //! a document that Nitro would never make: every field can be changed before it is signed.
 //!
@@ -25,7 +28,7 @@ pub use crate::{
     chain::{CertificateSpec, ChainSpec, IssuedChain, KeyUsageBits, sign_tbs},
     document::{DocumentSpec, PROTECTED_ES384, PayloadSpec, sig_structure},
     key::SimKey,
-    nsm::{EnclaveSpec, SimHost, SimNsm},
+    nsm::{ClockedNsm, EnclaveSpec, SimHost, SimNsm},
 };
 
 /// The value of a PCR.
@@ -56,6 +59,9 @@ pub enum SimError {
         /// How many certificates it has.
         found: usize,
     },
+    /// A stored root's certificate is for another key than the one beside it.
+    #[error("the stored root's certificate is for another key")]
+    ForeignKey,
     /// Another thread panicked while it renewed the certificates.
     #[error("the cached certificates are lost")]
     Poisoned,

@@ -5,17 +5,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use der::pem::LineEnding;
+use casemate_nsm::{Attest, MAX_PUBLIC_KEY, MAX_USER_DATA, NsmError, Wanted};
+use der::{Decode, Encode, Sequence, asn1::OctetStringRef, pem::LineEnding};
 use sha2::{Digest, Sha384};
+use x509_cert::Certificate;
+use zeroize::Zeroizing;
 
 use crate::{
-    CertificateSpec, ChainSpec, DocumentSpec, IssuedChain, PayloadSpec, PcrBytes, SimError, cbor,
+    CertificateSpec, ChainSpec, DocumentSpec, IssuedChain, PayloadSpec, PcrBytes, SimError, SimKey,
+    cbor,
 };
-
-/// The device's limits, in bytes.
-const MAX_PUBLIC_KEY_BYTES: usize = 1024;
-const MAX_USER_DATA_BYTES: usize = 512;
-const MAX_NONCE_BYTES: usize = 512;
 
 /// The number of PCRs in a simulated document, as in most genuine ones.
 const PCRS: u8 = 16;
@@ -120,6 +119,40 @@ impl SimHost {
         pem.map_err(|error| SimError::Der(error.into()))
     }
 
+    /// The root's key and certificate, so that other processes can have this very host: keep it
+    /// where only they read it. Whoever has it makes documents that this root vouches for.
+    ///
+    /// # Errors
+    /// When the key has no encoding.
+    pub fn to_secret_der(&self) -> Result<Zeroizing<Vec<u8>>, SimError> {
+        let key = self.root.key.to_secret_der()?;
+        let stored = StoredRoot {
+            key: OctetStringRef::new(&key)?,
+            certificate: OctetStringRef::new(&self.root_der)?,
+        };
+        Ok(Zeroizing::new(stored.to_der()?))
+    }
+
+    /// The host whose root [`SimHost::to_secret_der`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not what it writes, or the certificate is another key's.
+    pub fn from_secret_der(bytes: &[u8]) -> Result<Self, SimError> {
+        let stored = StoredRoot::from_der(bytes)?;
+        let key = SimKey::from_p384_secret_der(stored.key.as_bytes())?;
+        let root_der = stored.certificate.as_bytes();
+        let certificate = Certificate::from_der(root_der)?;
+        if certificate.tbs_certificate.subject_public_key_info != key.subject_public_key_info()? {
+            return Err(SimError::ForeignKey);
+        }
+        let root = CertificateSpec {
+            tbs: certificate.tbs_certificate,
+            outer_algorithm: certificate.signature_algorithm,
+            key,
+        };
+        Ok(Self { root: Arc::new(root), root_der: root_der.into() })
+    }
+
     /// Starts an enclave and gives its security module.
     #[must_use]
     pub fn start(&self, enclave: EnclaveSpec) -> SimNsm {
@@ -147,6 +180,15 @@ impl SimHost {
         }
         Ok(issued)
     }
+}
+
+/// What [`SimHost::to_secret_der`] writes.
+#[derive(Sequence)]
+struct StoredRoot<'a> {
+    /// PKCS #8.
+    key: OctetStringRef<'a>,
+    /// X.509.
+    certificate: OctetStringRef<'a>,
 }
 
 /// Stands for the security module of one enclave.
@@ -187,9 +229,9 @@ impl SimNsm {
         let mut payload =
             PayloadSpec::new(&self.enclave.module_id(), now_ms, &self.enclave.pcrs(), &chain);
         for (field, value, limit) in [
-            ("public_key", public_key, MAX_PUBLIC_KEY_BYTES),
-            ("user_data", user_data, MAX_USER_DATA_BYTES),
-            ("nonce", nonce, MAX_NONCE_BYTES),
+            ("public_key", public_key, MAX_PUBLIC_KEY),
+            ("user_data", user_data, MAX_USER_DATA),
+            ("nonce", nonce, MAX_USER_DATA),
         ] {
             let found = value.map_or(0, <[u8]>::len);
             if found > limit {
@@ -198,6 +240,13 @@ impl SimNsm {
             payload.set(field, cbor::optional_bytes(value));
         }
         DocumentSpec::new(payload).sign(&chain.leaf_key)
+    }
+
+    /// This module with a clock that says when documents are made: what an enclave is handed in
+    /// place of its device.
+    #[must_use]
+    pub fn with_clock(self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> ClockedNsm {
+        ClockedNsm { nsm: self, now_ms: Box::new(now_ms) }
     }
 
     fn chain_at(&self, now_ms: u64) -> Result<IssuedChain, SimError> {
@@ -214,5 +263,39 @@ impl SimNsm {
 impl fmt::Debug for SimNsm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimNsm").field("enclave", &self.enclave).finish_non_exhaustive()
+    }
+}
+
+/// A [`SimNsm`] with a clock.
+pub struct ClockedNsm {
+    nsm: SimNsm,
+    now_ms: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl ClockedNsm {
+    /// The module without its clock.
+    #[must_use]
+    pub fn nsm(&self) -> &SimNsm {
+        &self.nsm
+    }
+}
+
+impl Attest for ClockedNsm {
+    fn attest(&self, wanted: Wanted<'_>) -> Result<Vec<u8>, NsmError> {
+        let Wanted { user_data, nonce, public_key } = wanted;
+        self.nsm.attest(user_data, nonce, public_key, (self.now_ms)()).map_err(
+            |error| match error {
+                SimError::InputTooLarge { field, found, limit } => {
+                    NsmError::TooLong { field, len: found, max: limit }
+                }
+                error => NsmError::Failed { what: "attest", reason: error.to_string() },
+            },
+        )
+    }
+}
+
+impl fmt::Debug for ClockedNsm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.nsm.fmt(f)
     }
 }
