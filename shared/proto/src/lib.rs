@@ -63,6 +63,24 @@ impl Scheme {
         }
     }
 
+    /// Whether keys of this scheme sign messages and nothing else.
+    #[must_use]
+    pub const fn signs_messages_only(self) -> bool {
+        match self {
+            Self::EcdsaSecp256k1 => false,
+            Self::Ed25519 | Self::Bip340Secp256k1 => true,
+        }
+    }
+
+    /// Bytes of a signature: r‖s‖v for ECDSA.
+    #[must_use]
+    pub const fn signature_len(self) -> usize {
+        match self {
+            Self::EcdsaSecp256k1 => 65,
+            Self::Ed25519 | Self::Bip340Secp256k1 => 64,
+        }
+    }
+
     /// The scheme of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
