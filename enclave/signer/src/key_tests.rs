@@ -57,7 +57,7 @@ impl Node {
             .collect();
         for (name, transcript, scheme, set) in wanted {
             let triples = match scheme {
-                Scheme::Ed25519 => None,
+                Scheme::Ed25519 | Scheme::Bip340Secp256k1 => None,
                 Scheme::EcdsaSecp256k1 => match self
                     .run_participants(&set)
                     .and_then(|boots| self.triples.take_own(&boots))
@@ -163,6 +163,7 @@ impl Node {
             (Scheme::EcdsaSecp256k1, Some(pair)) => Purpose::EcdsaTest { key, triples: pair.id() },
             (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
             (Scheme::Ed25519, _) => Purpose::Ed25519Test { key },
+            (Scheme::Bip340Secp256k1, _) => Purpose::Bip340Test { key },
         };
         let spec = self.key_spec(purpose, set, index, start.transcript, start.number);
         let deadline = now.saturating_add(self.config.keygen_timeout);

@@ -262,6 +262,7 @@ impl Node {
         let purpose = match scheme {
             Scheme::EcdsaSecp256k1 => Purpose::EcdsaKeygen { key },
             Scheme::Ed25519 => Purpose::Ed25519Keygen { key },
+            Scheme::Bip340Secp256k1 => Purpose::Bip340Keygen { key },
         };
         let spec = self.key_spec(purpose, participants, index, entry, attempt);
         let deadline = now.saturating_add(self.config.keygen_timeout);
@@ -281,6 +282,9 @@ impl Node {
                         Scheme::Ed25519 => AnyRun::Ed25519Keygen(Box::new(
                             Ed25519KeygenRun::generate(claim, contribution, &mut node.entropy)?,
                         )),
+                        Scheme::Bip340Secp256k1 => {
+                            return Err(casemate_threshold::Misuse::WrongKey.into());
+                        }
                     };
                     contribution.zeroize();
                     Ok(run)

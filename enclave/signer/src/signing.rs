@@ -21,7 +21,7 @@ use casemate_threshold::context::Purpose;
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     Authorised, EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, RunContext, RunError, RunId,
-    RunSpec, TriplePairId, ed25519_subject,
+    RunSpec, TriplePairId, bip340_subject, ed25519_subject,
 };
 
 use crate::bounded::PerPeer;
@@ -100,6 +100,7 @@ fn authorise(attempt: Attempt, run: RunId) -> Authorised {
     let subject = match attempt.scheme() {
         Scheme::EcdsaSecp256k1 => Hash32::new(digest),
         Scheme::Ed25519 => ed25519_subject(&digest),
+        Scheme::Bip340Secp256k1 => bip340_subject(&digest),
     };
     Authorised::dangerous_assert_committed_and_allowed(run, subject, attempt.release_by())
 }
@@ -222,7 +223,7 @@ impl Node {
         let Some(boots) = self.run_participants(&participants) else { return false };
         let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return false };
         let triples = match scheme {
-            Scheme::Ed25519 => None,
+            Scheme::Ed25519 | Scheme::Bip340Secp256k1 => None,
             Scheme::EcdsaSecp256k1 => {
                 let Some(pair) = self.triples.take_own(&boots) else {
                     let starved = job.avoid.is_empty();
@@ -435,6 +436,11 @@ impl Node {
                 key,
                 path: binding.path.clone(),
                 subject: ed25519_subject(&digest),
+            },
+            (Scheme::Bip340Secp256k1, _) => Purpose::Bip340Sign {
+                key,
+                path: binding.path.clone(),
+                subject: bip340_subject(&digest),
             },
         };
         let context = RunContext::new(RunSpec {

@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, fmt};
 
 use casemate_proto::{
-    BootId, DerivationPath, GenesisId, Hash32, Incarnation, KeyName, UnixMillis, hash::tagged_hash,
+    BootId, DerivationPath, GenesisId, Hash32, Incarnation, KeyName, Scheme, UnixMillis,
+    hash::tagged_hash,
 };
 
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
 };
 
 const RUN_ID_TAG: &str = "casemate/threshold/run/v1";
-const MESSAGE_TAG: &str = "casemate/threshold/ed25519-message/v1";
+const ED25519_MESSAGE_TAG: &str = "casemate/threshold/ed25519-message/v1";
+const BIP340_MESSAGE_TAG: &str = "casemate/threshold/bip340-message/v1";
 
 /// The id of a run: [`RunContext::id`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
@@ -120,12 +122,58 @@ pub enum Purpose {
         /// The key in its pending epoch.
         key: KeyRef,
     },
+    /// Generate a BIP-340 key among all holders.
+    Bip340Keygen {
+        /// The key to be, in epoch 0.
+        key: KeyRef,
+    },
+    /// Replace a BIP-340 key's shares among the same parties and with the same threshold.
+    Bip340Refresh {
+        /// The key in its new epoch.
+        key: KeyRef,
+    },
+    /// Give a party its share of a BIP-340 key again.
+    Bip340Repair {
+        /// The key in its new epoch; the shares are those of the epoch before.
+        key: KeyRef,
+        /// The party whose share is computed anew.
+        lost: PartyId,
+    },
+    /// Sign a message with a live BIP-340 key.
+    Bip340Sign {
+        /// The key.
+        key: KeyRef,
+        /// The child that signs.
+        path: DerivationPath,
+        /// [`bip340_subject`] of the message.
+        subject: Hash32,
+    },
+    /// Sign the test message of a pending Bip340 key.
+    Bip340Test {
+        /// The key in its pending epoch.
+        key: KeyRef,
+    },
 }
 
 /// The hash by which runs and permits name an Ed25519 message.
 #[must_use]
 pub fn ed25519_subject(message: &[u8]) -> Hash32 {
-    tagged_hash(MESSAGE_TAG, &[message])
+    tagged_hash(ED25519_MESSAGE_TAG, &[message])
+}
+
+/// The hash by which runs and permits name a BIP-340 message.
+#[must_use]
+pub fn bip340_subject(message: &[u8]) -> Hash32 {
+    tagged_hash(BIP340_MESSAGE_TAG, &[message])
+}
+
+/// What a run does with a key of one of FROST's schemes.
+pub(crate) enum Task<'a> {
+    Keygen { key: &'a KeyRef },
+    Refresh { key: &'a KeyRef },
+    Repair { key: &'a KeyRef, lost: PartyId },
+    Sign { path: &'a DerivationPath, subject: &'a Hash32 },
+    Test,
 }
 
 impl Purpose {
@@ -143,6 +191,11 @@ impl Purpose {
             Self::Ed25519Repair { .. } => "ed25519-repair",
             Self::Ed25519Sign { .. } => "ed25519-sign",
             Self::Ed25519Test { .. } => "ed25519-test",
+            Self::Bip340Keygen { .. } => "bip340-keygen",
+            Self::Bip340Refresh { .. } => "bip340-refresh",
+            Self::Bip340Repair { .. } => "bip340-repair",
+            Self::Bip340Sign { .. } => "bip340-sign",
+            Self::Bip340Test { .. } => "bip340-test",
         }
     }
 
@@ -159,8 +212,34 @@ impl Purpose {
             | Self::Ed25519Refresh { key }
             | Self::Ed25519Repair { key, .. }
             | Self::Ed25519Sign { key, .. }
-            | Self::Ed25519Test { key } => Some(key),
+            | Self::Ed25519Test { key }
+            | Self::Bip340Keygen { key }
+            | Self::Bip340Refresh { key }
+            | Self::Bip340Repair { key, .. }
+            | Self::Bip340Sign { key, .. }
+            | Self::Bip340Test { key } => Some(key),
         }
+    }
+
+    /// What a run for this purpose does with a key of `scheme`; none for another scheme's purpose.
+    pub(crate) const fn task(&self, scheme: Scheme) -> Option<Task<'_>> {
+        Some(match (scheme, self) {
+            (Scheme::Ed25519, Self::Ed25519Keygen { key })
+            | (Scheme::Bip340Secp256k1, Self::Bip340Keygen { key }) => Task::Keygen { key },
+            (Scheme::Ed25519, Self::Ed25519Refresh { key })
+            | (Scheme::Bip340Secp256k1, Self::Bip340Refresh { key }) => Task::Refresh { key },
+            (Scheme::Ed25519, Self::Ed25519Repair { key, lost })
+            | (Scheme::Bip340Secp256k1, Self::Bip340Repair { key, lost }) => {
+                Task::Repair { key, lost: *lost }
+            }
+            (Scheme::Ed25519, Self::Ed25519Sign { path, subject, .. })
+            | (Scheme::Bip340Secp256k1, Self::Bip340Sign { path, subject, .. }) => {
+                Task::Sign { path, subject }
+            }
+            (Scheme::Ed25519, Self::Ed25519Test { .. })
+            | (Scheme::Bip340Secp256k1, Self::Bip340Test { .. }) => Task::Test,
+            _ => return None,
+        })
     }
 
     /// Whether the run must be among exactly t parties.
@@ -172,6 +251,8 @@ impl Purpose {
                 | Self::EcdsaTest { .. }
                 | Self::Ed25519Sign { .. }
                 | Self::Ed25519Test { .. }
+                | Self::Bip340Sign { .. }
+                | Self::Bip340Test { .. }
         )
     }
 
@@ -186,17 +267,20 @@ impl Purpose {
                 (path.to_string().into_bytes(), digest, triples.0.as_bytes().to_vec())
             }
             Self::EcdsaTest { triples, .. } => (Vec::new(), none, triples.0.as_bytes().to_vec()),
-            Self::Ed25519Repair { lost, .. } => {
+            Self::Ed25519Repair { lost, .. } | Self::Bip340Repair { lost, .. } => {
                 (lost.number().to_be_bytes().to_vec(), none, Vec::new())
             }
-            Self::Ed25519Sign { path, subject, .. } => {
+            Self::Ed25519Sign { path, subject, .. } | Self::Bip340Sign { path, subject, .. } => {
                 (path.to_string().into_bytes(), subject.as_bytes(), Vec::new())
             }
             Self::EcdsaKeygen { .. }
             | Self::Triples
             | Self::Ed25519Keygen { .. }
             | Self::Ed25519Refresh { .. }
-            | Self::Ed25519Test { .. } => (Vec::new(), none, Vec::new()),
+            | Self::Ed25519Test { .. }
+            | Self::Bip340Keygen { .. }
+            | Self::Bip340Refresh { .. }
+            | Self::Bip340Test { .. } => (Vec::new(), none, Vec::new()),
         };
         let (name, epoch) =
             self.key().map_or((none, 0), |k| (k.name.as_str().as_bytes(), k.epoch.0));

@@ -41,7 +41,7 @@ pub trait Share: crate::run::sealed::Sealed {
     /// The scheme, bound into test messages.
     const SCHEME: Scheme;
 
-    /// The group's public key: 33 bytes SEC1 or 32 bytes Ed25519.
+    /// The group's public key: 33 bytes SEC1 (for BIP-340 the even one) or 32 bytes Ed25519.
     fn public_key(&self) -> Vec<u8>;
 
     /// Whether `signature` is valid for `digest` under the group's public key.
@@ -53,7 +53,7 @@ pub trait Share: crate::run::sealed::Sealed {
 pub struct TestSignature {
     /// Who made it.
     pub signers: Participants,
-    /// r‖s or R‖S.
+    /// r‖s, R‖S or R.x‖s.
     pub signature: [u8; 64],
 }
 

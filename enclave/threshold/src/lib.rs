@@ -1,7 +1,7 @@
 //! Drivers over the threshold signing libraries, without I/O: key generation, triples, signing,
 //! refresh, resharing and repair.
 //!
-//! No threshold cryptography is written here. cait-sith (ECDSA) and FROST (Ed25519) are *driven*,
+//! No threshold cryptography is written here. cait-sith (ECDSA) and FROST (Ed25519, BIP-340) are *driven*,
 //! *checked* and *bounded*:
 //!
 //! - a run is named by a hash of everything that tells it from another ([`context`]), every message
@@ -18,11 +18,13 @@
 //! Randomness: FROST's is an argument; cait-sith draws from the operating system itself, whose
 //! generator the enclave seeds from the NSM first.
 
+pub mod bip340;
 pub mod context;
 pub mod early;
 pub mod ecdsa;
 pub mod ed25519;
 pub mod error;
+pub mod frost;
 pub mod key;
 pub mod message;
 pub mod party;
@@ -33,9 +35,13 @@ mod chain_code;
 mod echo;
 mod permit;
 
+pub use bip340::{
+    Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Bip340Signature, LiveBip340Key,
+    PendingBip340Key, verify_bip340,
+};
 pub use context::{
     Claim, KeyEpoch, KeyRef, Purpose, RunContext, RunId, RunRegistry, RunSpec, TriplePairId,
-    ed25519_subject,
+    bip340_subject, ed25519_subject,
 };
 pub use early::{EarlyError, EarlyMessages};
 pub use ecdsa::{

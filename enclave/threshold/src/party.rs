@@ -37,8 +37,10 @@ impl PartyId {
         cait_sith::protocol::Participant::from(u32::from(self.0))
     }
 
-    pub(crate) fn to_frost(self) -> Result<frost_ed25519::Identifier, Misuse> {
-        frost_ed25519::Identifier::try_from(self.0.saturating_add(1))
+    pub(crate) fn to_frost<S: frost_core::Ciphersuite>(
+        self,
+    ) -> Result<frost_core::Identifier<S>, Misuse> {
+        frost_core::Identifier::try_from(self.0.saturating_add(1))
             .map_err(|_| Misuse::PartyNumber(self.0))
     }
 }

@@ -14,11 +14,12 @@ mod common;
 use std::collections::BTreeMap;
 
 use casemate_threshold::{
-    EcdsaKeygenRun, EcdsaPublic, Ed25519KeygenRun, Ed25519Public, Ed25519RepairRun, LiveEcdsaKey,
-    LiveEd25519Key, Misuse, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key, Purpose,
-    RunError, RunRegistry, verify_ecdsa, verify_ed25519,
+    EcdsaKeygenRun, EcdsaPublic, LiveEcdsaKey, Misuse, Participants, PartyId, PendingEcdsaKey,
+    Purpose, RunError, RunRegistry, verify_ecdsa,
 };
-use common::{World, key_ref, participant, participants, party, run_all};
+use common::{Purposes, World, key_ref, participant, participants, party, run_all};
+use frost_ed25519::Ed25519Sha512;
+use frost_secp256k1_tr::Secp256K1Sha256TR;
 
 fn public_of(key: &LiveEcdsaKey) -> EcdsaPublic {
     EcdsaPublic {
@@ -160,45 +161,39 @@ fn ecdsa_reshare_from_the_wrong_public_key_aborts_at_everybody() {
     assert_eq!(error, RunError::Misuse(Misuse::WrongKey));
 }
 
-fn refresh(
-    world: &mut World,
-    keys: &BTreeMap<PartyId, LiveEd25519Key>,
-) -> BTreeMap<PartyId, PendingEd25519Key> {
-    let facts = keys.values().next().unwrap().facts().clone();
-    let purpose = Purpose::Ed25519Refresh { key: key_ref("cold", facts.key.epoch.0 + 1) };
-    let context = world.context(purpose, &facts.holders, facts.threshold);
-    let mut runs = Vec::new();
-    for (p, key) in keys {
-        let claim = world.claim(&context, *p);
-        runs.push(Ed25519KeygenRun::refresh(claim, key, &mut world.rng).unwrap());
+fn refreshes_keep_the_key<S: Purposes>() {
+    for (n, t) in [(3, 2), (5, 3)] {
+        let mut world = World::new(n, t, 7);
+        let keys = world.frost_live::<S>("cold");
+        let public = keys[&party(0)].public_key();
+        let pending = world.frost_refresh(&keys);
+        let new = world.frost_go_live(pending);
+        assert_eq!(new[&party(0)].public_key(), public);
+        assert_eq!(new[&party(0)].facts().chain_code, keys[&party(0)].facts().chain_code);
+        let pending = world.frost_refresh(&new);
+        let newer = world.frost_go_live(pending);
+        let set: Vec<u16> = (1..=t).collect();
+        let signature = world.frost_sign(&newer, &participants(&set), "m/5", b"x");
+        assert!(S::verify(&signature.public_key, b"x", &signature.bytes));
     }
-    run_all(runs, world.seed())
 }
 
 #[test]
 fn ed25519_refresh_keeps_the_public_key_and_signs() {
-    for (n, t) in [(3, 2), (5, 3)] {
-        let mut world = World::new(n, t, 7);
-        let keys = world.ed25519_live("cold");
-        let public = keys[&party(0)].public_key();
-        let pending = refresh(&mut world, &keys);
-        let new = world.ed25519_go_live(pending);
-        assert_eq!(new[&party(0)].public_key(), public);
-        assert_eq!(new[&party(0)].facts().chain_code, keys[&party(0)].facts().chain_code);
-        let pending = refresh(&mut world, &new);
-        let newer = world.ed25519_go_live(pending);
-        let set: Vec<u16> = (1..=t).collect();
-        let signature = world.ed25519_sign(&newer, &participants(&set), "m/5", b"x");
-        assert!(verify_ed25519(&signature.public_key, b"x", &signature.bytes));
-    }
+    refreshes_keep_the_key::<Ed25519Sha512>();
+}
+
+#[test]
+fn bip340_refresh_keeps_the_public_key_and_signs() {
+    refreshes_keep_the_key::<Secp256K1Sha256TR>();
 }
 
 #[test]
 fn ed25519_old_and_new_shares_together_sign_nothing() {
     let mut world = World::new(3, 2, 8);
     let mut keys = world.ed25519_live("cold");
-    let pending = refresh(&mut world, &keys);
-    let mut new = world.ed25519_go_live(pending);
+    let pending = world.frost_refresh(&keys);
+    let mut new = world.frost_go_live(pending);
     let mixed = BTreeMap::from([
         (party(0), keys.remove(&party(0)).unwrap()),
         (party(1), new.remove(&party(1)).unwrap()),
@@ -221,42 +216,32 @@ fn ed25519_old_and_new_shares_together_sign_nothing() {
     assert_eq!(error, RunError::Misuse(Misuse::WrongKey));
 }
 
-#[test]
-fn ed25519_lost_share_is_repaired_to_a_new_boot() {
+fn repairs_give_a_share_to_a_new_boot<S: Purposes>() {
     for (n, t, lost) in [(3, 2, 1), (5, 3, 0), (5, 3, 4)] {
         let mut world = World::new(n, t, 9);
-        let mut keys = world.ed25519_live("cold");
-        let known = Ed25519Public {
-            public_key: keys[&party(0)].public_key().try_into().unwrap(),
-            chain_code: keys[&party(0)].facts().chain_code,
-        };
+        let mut keys = world.frost_live::<S>("cold");
         keys.remove(&party(lost)).unwrap();
-        let new_boot = participant(lost, 9);
-        let list = world
-            .all
-            .as_slice()
-            .iter()
-            .map(|p| if p.party == new_boot.party { new_boot } else { *p })
-            .collect();
-        let holders = Participants::new(list).unwrap();
-        world.registries.insert(new_boot.party, RunRegistry::new(new_boot.party, new_boot.boot));
-        let purpose = Purpose::Ed25519Repair { key: key_ref("cold", 1), lost: new_boot.party };
-        let context = world.context(purpose, &holders, t);
-        let mut runs = Vec::new();
-        for p in holders.parties() {
-            let claim = world.claim(&context, p);
-            let old = keys.get(&p);
-            runs.push(Ed25519RepairRun::new(claim, known.clone(), old, &mut world.rng).unwrap());
-        }
+        let (holders, runs) = world.frost_repair_runs(&keys, lost);
         let pending = run_all(runs, world.seed());
         assert_eq!(pending.len(), usize::from(n));
-        let new = world.ed25519_go_live(pending);
+        let new = world.frost_go_live(pending);
+        let new_boot = participant(lost, 9);
         let mut signers = vec![new_boot];
         signers.extend(
             holders.as_slice().iter().filter(|p| **p != new_boot).rev().take(usize::from(t) - 1),
         );
         let set = Participants::new(signers).unwrap();
-        let signature = world.ed25519_sign(&new, &set, "m/5", b"x");
-        assert!(verify_ed25519(&signature.public_key, b"x", &signature.bytes));
+        let signature = world.frost_sign(&new, &set, "m/5", b"x");
+        assert!(S::verify(&signature.public_key, b"x", &signature.bytes));
     }
+}
+
+#[test]
+fn ed25519_lost_share_is_repaired_to_a_new_boot() {
+    repairs_give_a_share_to_a_new_boot::<Ed25519Sha512>();
+}
+
+#[test]
+fn bip340_lost_share_is_repaired_to_a_new_boot() {
+    repairs_give_a_share_to_a_new_boot::<Secp256K1Sha256TR>();
 }

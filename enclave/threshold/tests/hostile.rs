@@ -16,12 +16,14 @@ use std::collections::BTreeMap;
 
 use casemate_proto::cbor;
 use casemate_threshold::{
-    Abort, EcdsaKeygenRun, Ed25519KeygenRun, PartyId, Purpose, Run, RunError, RunMessage,
-    TripleRun, verify_ecdsa, verify_ed25519,
+    Abort, EcdsaKeygenRun, PartyId, Purpose, Run, RunError, RunMessage, TripleRun, verify_ecdsa,
 };
 use common::{
-    End, LATE, NOW, Net, Packet, World, key_ref, participants, permit_ecdsa, permit_ed25519,
+    End, KeygenRun, LATE, NOW, Net, Packet, Purposes, World, key_ref, participants, permit_ecdsa,
+    permit_frost,
 };
+use frost_ed25519::Ed25519Sha512;
+use frost_secp256k1_tr::Secp256K1Sha256TR;
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 
@@ -150,17 +152,16 @@ fn ecdsa_keygen_ends_in_one_key_or_none() {
     saw_everything(&tally);
 }
 
-#[test]
-fn ed25519_keygen_ends_in_one_key_or_none() {
+fn frost_keygen_ends_in_one_key_or_none<S: Purposes>() {
     let mut tally = Tally::default();
     for seed in 0..60 {
         let mut world = World::new(3, 2, seed);
         let all = world.all.clone();
-        let context = world.context(Purpose::Ed25519Keygen { key: key_ref("k", 0) }, &all, 2);
+        let context = world.context(S::keygen(key_ref("k", 0)), &all, 2);
         let mut runs = Vec::new();
         for p in all.parties() {
             let claim = world.claim(&context, p);
-            runs.push(Ed25519KeygenRun::generate(claim, [9; 32], &mut world.rng).unwrap());
+            runs.push(KeygenRun::<S>::generate(claim, [9; 32], &mut world.rng).unwrap());
         }
         let mut net = Net::new(runs, seed);
         net.start();
@@ -172,6 +173,16 @@ fn ed25519_keygen_ends_in_one_key_or_none() {
         }
     }
     saw_everything(&tally);
+}
+
+#[test]
+fn ed25519_keygen_ends_in_one_key_or_none() {
+    frost_keygen_ends_in_one_key_or_none::<Ed25519Sha512>();
+}
+
+#[test]
+fn bip340_keygen_ends_in_one_key_or_none() {
+    frost_keygen_ends_in_one_key_or_none::<Secp256K1Sha256TR>();
 }
 
 #[test]
@@ -216,24 +227,33 @@ fn ecdsa_signing_ends_in_the_right_signature_or_none() {
     saw_everything(&tally);
 }
 
-#[test]
-fn ed25519_signing_ends_in_the_right_signature_or_none() {
+fn frost_signing_ends_in_the_right_signature_or_none<S: Purposes>() {
     let mut tally = Tally::default();
     let mut world = World::new(5, 3, 1);
-    let keys = world.ed25519_live("cold");
+    let keys = world.frost_live::<S>("cold");
     for seed in 0..80_u8 {
         let message = [seed; 9];
-        let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 2, 3]), "m/4", &message);
+        let runs = world.frost_sign_runs(&keys, &participants(&[0, 2, 3]), "m/4", &message);
         let mut net = Net::new(runs, u64::from(seed));
         net.start();
         if seed % 2 == 0 {
             net.pump(|rng, p| hostile(rng, p, 12));
         }
-        permit_ed25519(&mut net, &message);
+        permit_frost(&mut net, &message);
         net.pump(|rng, p| hostile(rng, p, 12));
         for signature in settle(net, &mut tally).into_values() {
-            assert!(verify_ed25519(&signature.public_key, &message, &signature.bytes));
+            assert!(S::verify(&signature.public_key, &message, &signature.bytes));
         }
     }
     saw_everything(&tally);
+}
+
+#[test]
+fn ed25519_signing_ends_in_the_right_signature_or_none() {
+    frost_signing_ends_in_the_right_signature_or_none::<Ed25519Sha512>();
+}
+
+#[test]
+fn bip340_signing_ends_in_the_right_signature_or_none() {
+    frost_signing_ends_in_the_right_signature_or_none::<Secp256K1Sha256TR>();
 }

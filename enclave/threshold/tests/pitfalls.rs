@@ -22,7 +22,7 @@ use casemate_threshold::{
 };
 use common::{
     DEADLINE, End, LATE, NOW, Net, Packet, World, key_ref, participant, participants, party,
-    permit_ecdsa, permit_ed25519,
+    permit_ecdsa, permit_frost,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -37,7 +37,7 @@ fn edit(packet: &Packet, change: impl FnOnce(&mut RunMessage)) -> Vec<u8> {
 fn one_message(seed: u64) -> (World, Net<Ed25519SignRun>, Packet) {
     let mut world = World::new(3, 2, seed);
     let keys = world.ed25519_live("cold");
-    let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
+    let runs = world.frost_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
     let mut net = Net::new(runs, seed);
     net.start();
     let at = net.queue.iter().position(|p| p.from == party(1)).unwrap();
@@ -100,7 +100,7 @@ fn pitfall_1_a_message_of_another_run_is_refused() {
     let set = participants(&[0, 1]);
     // the same message, key, path and parties: two entries of the ledger, or two attempts
     let mut nets = [0, 1].map(|_| {
-        let mut net = Net::new(world.ed25519_sign_runs(&keys, &set, "m", b"x"), 3);
+        let mut net = Net::new(world.frost_sign_runs(&keys, &set, "m", b"x"), 3);
         net.start();
         net
     });
@@ -272,7 +272,7 @@ fn pitfall_2_a_key_goes_live_only_with_all_echoes_and_covering_test_signatures()
         let mut pending = world.ed25519_keygen("cold");
         let tests: Vec<_> = covering_subsets(&world.all.clone(), 2)
             .iter()
-            .map(|set| world.ed25519_test(&pending, set))
+            .map(|set| world.frost_test(&pending, set))
             .collect();
         let echoes: BTreeMap<_, _> = pending.iter().map(|(p, k)| (*p, k.echo())).collect();
         (pending.remove(&party(0)).unwrap(), echoes, tests)
@@ -348,7 +348,7 @@ fn i4_no_share_of_an_ecdsa_signature_leaves_before_the_permit() {
 fn i4_no_share_of_an_ed25519_signature_leaves_before_the_permit() {
     let mut world = World::new(3, 2, 13);
     let keys = world.ed25519_live("cold");
-    let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
+    let runs = world.frost_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
     let mut net = Net::new(runs, 13);
     net.start();
     let share_lane = |packet: &Packet| {
@@ -359,7 +359,7 @@ fn i4_no_share_of_an_ed25519_signature_leaves_before_the_permit() {
         assert!(!share_lane(&packet));
         vec![packet]
     });
-    permit_ed25519(&mut net, b"x");
+    permit_frost(&mut net, b"x");
     assert!(net.queue.iter().all(share_lane) && net.queue.len() == 2);
 }
 
@@ -410,7 +410,7 @@ fn i4_a_share_that_waits_for_its_peers_is_not_released_after_the_permit_ends() {
     let error = run.receive(packet.from, &packet.bytes, late).unwrap_err();
     assert!(matches!(error, RunError::Expired { .. }), "{error:?}");
 
-    let mut net = Net::new(world.ed25519_sign_runs(&ed25519, &set, "m", b"x"), 14);
+    let mut net = Net::new(world.frost_sign_runs(&ed25519, &set, "m", b"x"), 14);
     net.start();
     let packet = net.queue.iter().find(|p| p.to == party(0)).unwrap().clone();
     let run = net.runs.get_mut(&party(0)).unwrap();
@@ -449,7 +449,7 @@ fn pitfall_3_a_run_is_burned_at_its_deadline_whoever_asks() {
     let mut world = World::new(3, 2, 16);
     let keys = world.ed25519_live("cold");
     for case in 0..3 {
-        let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
+        let runs = world.frost_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
         let mut net = Net::new(runs, 16);
         net.start();
         let packet = net.queue.iter().find(|p| p.to == party(0)).unwrap().clone();
@@ -587,11 +587,11 @@ fn pitfall_7_frost_draws_all_its_randomness_from_the_caller() {
 fn frost_names_who_sent_a_wrong_signature_share() {
     let mut world = World::new(5, 3, 23);
     let keys = world.ed25519_live("cold");
-    let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 1, 4]), "m/1", b"x");
+    let runs = world.frost_sign_runs(&keys, &participants(&[0, 1, 4]), "m/1", b"x");
     let mut net = Net::new(runs, 23);
     net.start();
     net.pump(|_, p| vec![p]);
-    permit_ed25519(&mut net, b"x");
+    permit_frost(&mut net, b"x");
     net.pump(|_, mut packet| {
         if packet.from == party(4) {
             // the share is the second half; another scalar below the order
@@ -619,7 +619,7 @@ fn frost_blames_nobody_where_signers_saw_different_commitments() {
     let mut world = World::new(5, 3, 24);
     let keys = world.ed25519_live("cold");
     let set = participants(&[0, 1, 4]);
-    let runs = world.ed25519_sign_runs(&keys, &set, "m", b"x");
+    let runs = world.frost_sign_runs(&keys, &set, "m", b"x");
     let context = runs[0].context().clone();
     // party 4 commits to other nonces towards party 1
     let me = participant(4, 0);
@@ -635,7 +635,7 @@ fn frost_blames_nobody_where_signers_saw_different_commitments() {
         }
         vec![packet]
     });
-    permit_ed25519(&mut net, b"x");
+    permit_frost(&mut net, b"x");
     net.pump(|_, p| vec![p]);
     for (p, end) in net.ends() {
         let End::Failed(error) = end else { panic!("{p} {end:?}") };
@@ -650,7 +650,7 @@ fn i8_runs_of_one_key_never_repeat_a_nonce_commitment() {
     let keys = world.ed25519_live("cold");
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..20 {
-        let runs = world.ed25519_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
+        let runs = world.frost_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
         let mut net = Net::new(runs, 25);
         net.start();
         for packet in &net.queue {

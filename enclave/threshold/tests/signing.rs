@@ -62,7 +62,7 @@ fn ed25519_two_of_three_signs_with_every_pair_and_path() {
     let public_key: [u8; 32] = root.public_key().try_into().unwrap();
     let chain_code = root.facts().chain_code;
     for (set, path) in [([0, 1], "m"), ([0, 2], "m/0/7"), ([1, 2], "m/2147483647")] {
-        let signature = world.ed25519_sign(&keys, &participants(&set), path, b"a message");
+        let signature = world.frost_sign(&keys, &participants(&set), path, b"a message");
         let path = DerivationPath::parse(path).unwrap();
         let child = derive_ed25519(&public_key, &chain_code, &path).unwrap();
         assert_eq!(signature.public_key, child.public_key);
@@ -75,7 +75,7 @@ fn ed25519_three_of_five_signs() {
     let mut world = World::new(5, 3, 4);
     let keys = world.ed25519_live("cold");
     for set in [[0, 1, 2], [4, 2, 0], [1, 3, 4]] {
-        let signature = world.ed25519_sign(&keys, &participants(&set), "m/3/1/4", b"");
+        let signature = world.frost_sign(&keys, &participants(&set), "m/3/1/4", b"");
         assert!(verify_ed25519(&signature.public_key, b"", &signature.bytes));
     }
 }

@@ -12,13 +12,15 @@
 
 use std::collections::BTreeMap;
 
-use casemate_threshold::{verify_ecdsa, verify_ed25519};
-use frost_ed25519::{
-    CheaterDetection, Identifier, SigningPackage, VerifyingKey,
+use casemate_threshold::{frost::Suite, verify_ecdsa, verify_ed25519};
+use frost_core::{
+    CheaterDetection, Field, Group, Identifier, SigningPackage, VerifyingKey,
     keys::{KeyPackage, PublicKeyPackage, SigningShare, VerifyingShare},
-    round1::{NonceCommitment, SigningCommitments, SigningNonces},
+    round1::{Nonce, NonceCommitment, SigningCommitments, SigningNonces},
     round2,
 };
+use frost_ed25519::Ed25519Sha512;
+use frost_secp256k1_tr::Secp256K1Sha256TR;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -28,7 +30,10 @@ const WYCHEPROOF_ECDSA: &str =
     include_str!("../../../tests/vectors/wycheproof/ecdsa_secp256k1_sha256_bitcoin_test.json");
 const RFC_8032: &str = include_str!("../../../tests/vectors/ed25519/TESTVECTORS_first256.txt");
 const RFC_9591: &str = include_str!("../../../tests/vectors/frost/ed25519_vectors.json");
-const FROST_DKG: &str = include_str!("../../../tests/vectors/frost/ed25519_vectors_dkg.json");
+const ED25519_DKG: &str = include_str!("../../../tests/vectors/frost/ed25519_vectors_dkg.json");
+const TAPROOT: &str = include_str!("../../../tests/vectors/frost/secp256k1-tr_vectors.json");
+const TAPROOT_DKG: &str =
+    include_str!("../../../tests/vectors/frost/secp256k1-tr_vectors_dkg.json");
 
 fn bytes(value: &Value) -> Vec<u8> {
     hex::decode(value.as_str().unwrap()).unwrap()
@@ -95,17 +100,19 @@ fn rfc_8032_signatures_verify_and_do_not_with_a_flipped_bit() {
     assert_eq!(count, 128);
 }
 
-fn identifier(value: &Value) -> Identifier {
+fn identifier<S: Suite>(value: &Value) -> Identifier<S> {
     let number = value.as_u64().or_else(|| value.as_str().and_then(|s| s.parse().ok())).unwrap();
     Identifier::try_from(u16::try_from(number).unwrap()).unwrap()
 }
 
-#[test]
-fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
-    let root: Value = serde_json::from_str(RFC_9591).unwrap();
+/// Signs with the vector's keys and nonces; every share and the signature must be the published
+/// ones, and ours to verify.
+fn shares_and_signature_are_reproduced<S: Suite>(json: &str) {
+    let root: Value = serde_json::from_str(json).unwrap();
     let inputs = &root["inputs"];
-    let key_bytes: [u8; 32] = bytes(&inputs["verifying_key_key"]).try_into().unwrap();
-    let verifying_key = VerifyingKey::deserialize(&key_bytes).unwrap();
+    let key_bytes = bytes(&inputs["verifying_key_key"]);
+    let verifying_key = VerifyingKey::<S>::deserialize(&key_bytes).unwrap();
+    let public_key = S::PublicKey::try_from(key_bytes).ok().unwrap();
     let message = bytes(&inputs["message"]);
     let threshold: u16 = root["config"]["MIN_PARTICIPANTS"].as_str().unwrap().parse().unwrap();
 
@@ -113,7 +120,7 @@ fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
     let mut public = BTreeMap::new();
     for share in inputs["participant_shares"].as_array().unwrap() {
         let id = identifier(&share["identifier"]);
-        let secret = SigningShare::deserialize(&bytes(&share["participant_share"])).unwrap();
+        let secret = SigningShare::<S>::deserialize(&bytes(&share["participant_share"])).unwrap();
         public.insert(id, VerifyingShare::from(secret));
         packages.insert(id, KeyPackage::new(id, secret, secret.into(), verifying_key, threshold));
     }
@@ -123,12 +130,7 @@ fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
     let mut commitments = BTreeMap::new();
     for output in root["round_one_outputs"]["outputs"].as_array().unwrap() {
         let id = identifier(&output["identifier"]);
-        let nonce = |name: &str| {
-            frost_core::round1::Nonce::<frost_ed25519::Ed25519Sha512>::deserialize(&bytes(
-                &output[name],
-            ))
-            .unwrap()
-        };
+        let nonce = |name: &str| Nonce::<S>::deserialize(&bytes(&output[name])).unwrap();
         let commitment = |name: &str| NonceCommitment::deserialize(&bytes(&output[name])).unwrap();
         let pair = SigningNonces::from_nonces(nonce("hiding_nonce"), nonce("binding_nonce"));
         let expected = SigningCommitments::new(
@@ -149,21 +151,31 @@ fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
     }
     assert_eq!(shares.len(), usize::from(threshold));
     let signature =
-        frost_ed25519::aggregate_custom(&package, &shares, &public, CheaterDetection::AllCheaters)
+        frost_core::aggregate_custom(&package, &shares, &public, CheaterDetection::AllCheaters)
             .unwrap();
     let signature: [u8; 64] = signature.serialize().unwrap().try_into().unwrap();
     assert_eq!(signature.to_vec(), bytes(&root["final_output"]["sig"]));
-    assert!(verify_ed25519(&key_bytes, &message, &signature));
-    assert!(!verify_ed25519(&key_bytes, b"another", &signature));
+    assert!(S::verify(&public_key, &message, &signature));
+    assert!(!S::verify(&public_key, b"another", &signature));
 }
 
 #[test]
-fn frost_dkg_vector_gives_the_published_share_and_key() {
-    use frost_ed25519::keys::{
+fn rfc_9591_shares_and_signature_are_reproduced_and_verify() {
+    shares_and_signature_are_reproduced::<Ed25519Sha512>(RFC_9591);
+}
+
+#[test]
+fn taproot_shares_and_signature_are_reproduced_and_verify_as_bip_340() {
+    shares_and_signature_are_reproduced::<Secp256K1Sha256TR>(TAPROOT);
+}
+
+/// Party 1's last step of a key generation; what it yields.
+fn dkg_vector_is_reproduced<S: Suite>(json: &str) -> (KeyPackage<S>, PublicKeyPackage<S>) {
+    use frost_core::keys::{
         VerifiableSecretSharingCommitment,
         dkg::{self, round1, round2},
     };
-    let root: Value = serde_json::from_str(FROST_DKG).unwrap();
+    let root: Value = serde_json::from_str(json).unwrap();
     let inputs = &root["inputs"];
     let mut commitments = BTreeMap::new();
     let mut first = BTreeMap::new();
@@ -171,13 +183,12 @@ fn frost_dkg_vector_gives_the_published_share_and_key() {
     for number in ["1", "2", "3"] {
         let party = &inputs[number];
         let points = party["vss_commitments"].as_array().unwrap().iter().map(bytes);
-        let commitment = VerifiableSecretSharingCommitment::deserialize(points).unwrap();
+        let commitment = VerifiableSecretSharingCommitment::<S>::deserialize(points).unwrap();
         commitments.insert(number, commitment.clone());
         if number != "1" {
             let id = identifier(&party["identifier"]);
-            let proof = frost_ed25519::Signature::deserialize(&bytes(&party["proof_of_knowledge"]))
-                .unwrap();
-            first.insert(id, round1::Package::new(commitment, proof));
+            let proof = frost_core::Signature::deserialize(&bytes(&party["proof_of_knowledge"]));
+            first.insert(id, round1::Package::new(commitment, proof.unwrap()));
             // what party 1 got from this one
             let share = &inputs["1"]["signing_shares"][number];
             let share = SigningShare::deserialize(&bytes(share)).unwrap();
@@ -185,9 +196,11 @@ fn frost_dkg_vector_gives_the_published_share_and_key() {
         }
     }
     let me = identifier(&inputs["1"]["identifier"]);
+    type FieldOf<S> = <<S as frost_core::Ciphersuite>::Group as Group>::Field;
     let scalar = |name: &str| {
-        let bytes: [u8; 32] = bytes(&inputs["1"][name]).try_into().unwrap();
-        curve25519_dalek::Scalar::from_canonical_bytes(bytes).unwrap()
+        let bytes = bytes(&inputs["1"][name]);
+        let bytes = <FieldOf<S> as Field>::Serialization::try_from(bytes.as_slice());
+        FieldOf::<S>::deserialize(&bytes.ok().unwrap()).unwrap()
     };
     // the polynomial's value at 1
     let own = scalar("signing_key") + scalar("coefficient");
@@ -203,4 +216,31 @@ fn frost_dkg_vector_gives_the_published_share_and_key() {
         count += 1;
     }
     assert_eq!(count, 3);
+    (package, public)
+}
+
+#[test]
+fn frost_dkg_vector_gives_the_published_share_and_key() {
+    dkg_vector_is_reproduced::<Ed25519Sha512>(ED25519_DKG);
+}
+
+#[test]
+fn taproot_dkg_vector_gives_an_odd_key_that_is_made_even_with_all_its_shares() {
+    let (package, public) = dkg_vector_is_reproduced::<Secp256K1Sha256TR>(TAPROOT_DKG);
+    let key = public.verifying_key().serialize().unwrap();
+    assert_eq!(key[0], 3, "the vector's key is odd");
+    let (even, even_public) = Secp256K1Sha256TR::normal(package.clone(), public.clone());
+    let mut expected = key;
+    expected[0] = 2;
+    assert_eq!(even_public.verifying_key().serialize().unwrap(), expected);
+    assert_eq!(even.verifying_key(), even_public.verifying_key());
+    assert_eq!(VerifyingShare::from(*even.signing_share()), *even.verifying_share());
+    for (id, share) in even_public.verifying_shares() {
+        let mut old = public.verifying_shares()[id].serialize().unwrap();
+        old[0] ^= 1;
+        assert_eq!(share.serialize().unwrap(), old);
+    }
+    // and what is even stays
+    let (again, again_public) = Secp256K1Sha256TR::normal(even.clone(), even_public.clone());
+    assert_eq!((again, again_public), (even, even_public));
 }

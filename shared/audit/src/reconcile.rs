@@ -134,6 +134,7 @@ pub fn reconcile<'a>(
             What::Ecdsa(signature) => by_signature.get(&ecdsa_key(signature)),
             What::Signature(signature) => by_signature
                 .get(&(Scheme::Ed25519, *signature))
+                .or_else(|| by_signature.get(&(Scheme::Bip340Secp256k1, *signature)))
                 .or_else(|| by_signature.get(&ecdsa_key(signature)))
                 .or_else(|| by_signature.get(&ecdsa_key(&without_recovery_bit(signature)))),
         };
@@ -152,7 +153,7 @@ pub fn reconcile<'a>(
 fn key_of(scheme: Scheme, signature: &[u8; 64]) -> (Scheme, [u8; 64]) {
     match scheme {
         Scheme::EcdsaSecp256k1 => ecdsa_key(signature),
-        Scheme::Ed25519 => (scheme, *signature),
+        Scheme::Ed25519 | Scheme::Bip340Secp256k1 => (scheme, *signature),
     }
 }
 

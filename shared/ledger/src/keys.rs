@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use casemate_proto::{Denial, DenialCode, NodeName, Scheme};
+use casemate_proto::{Denial, DenialCode, NodeName, Scheme, bip340};
 
 use crate::apply::Effect;
 use crate::entry::KeyLive;
@@ -15,7 +15,8 @@ pub const MAX_KEYS: usize = 10_000;
 /// Most test signatures in one entry.
 const MAX_TESTS: usize = 16;
 
-/// Checks a plain signature of a scheme: ECDSA r‖s with low s, or Ed25519 strictly.
+/// Checks a plain signature of a scheme: ECDSA r‖s with low s, Ed25519 strictly, or BIP-340 under
+/// the x coordinate of an even point.
 #[must_use]
 pub fn verify_signature(
     scheme: Scheme,
@@ -40,6 +41,8 @@ pub fn verify_signature(
                 key.verify_strict(digest, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
             })
         }
+        Scheme::Bip340Secp256k1 => bip340::x_only(public_key)
+            .is_some_and(|x_only| bip340::verify(&x_only, digest, signature)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a payload's bytes to what is signed (invariant I3): decoded here, encoded again, hashed
 //! here. No digest ever comes from outside but under a grant that says `raw_hash`.
 
-use casemate_proto::derive::{derive_ed25519, derive_secp256k1};
+use casemate_proto::derive::{derive_bip340, derive_ed25519, derive_secp256k1};
 use casemate_proto::hash::message_digest;
 use casemate_proto::request::{Payload, SignRequest};
 use casemate_proto::{
@@ -41,9 +41,9 @@ pub struct Decoded {
 /// A key's child with what it is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildKey {
-    /// 33 bytes SEC1 or 32 bytes Ed25519.
+    /// 33 bytes SEC1 (for BIP-340 the even point) or 32 bytes Ed25519.
     pub public_key: Vec<u8>,
-    /// The EVM address, for secp256k1.
+    /// The EVM address, for ECDSA.
     pub address: Option<EvmAddress>,
 }
 
@@ -119,17 +119,17 @@ pub fn decode(genesis: &GenesisId, payload: &Payload) -> Result<Decoded, Denial>
 /// # Errors
 /// `wrong_scheme` otherwise.
 pub fn check_scheme(name: &KeyName, scheme: Scheme, payload: &Payload) -> Result<(), Denial> {
-    match (scheme, payload) {
-        (Scheme::EcdsaSecp256k1, _) | (Scheme::Ed25519, Payload::Message(_)) => Ok(()),
-        (Scheme::Ed25519, other) => Err(Denial::new(
-            DenialCode::WrongScheme,
-            format_args!(
-                "key `{name}` is {}, which signs messages and no `{}`",
-                scheme.name(),
-                other.kind()
-            ),
-        )),
+    if !scheme.signs_messages_only() || matches!(payload, Payload::Message(_)) {
+        return Ok(());
     }
+    Err(Denial::new(
+        DenialCode::WrongScheme,
+        format_args!(
+            "key `{name}` is {}, which signs messages and no `{}`",
+            scheme.name(),
+            payload.kind()
+        ),
+    ))
 }
 
 /// The child of a live key at a path.
@@ -155,6 +155,13 @@ pub fn child(scheme: Scheme, live: &LiveKey, path: &DerivationPath) -> Result<Ch
                 <[u8; 32]>::try_from(live.public_key.as_slice()).map_err(|error| fail(&error))?;
             let derived =
                 derive_ed25519(&parent, &live.chain_code, path).map_err(|error| fail(&error))?;
+            Ok(ChildKey { public_key: derived.public_key.to_vec(), address: None })
+        }
+        Scheme::Bip340Secp256k1 => {
+            let parent =
+                <[u8; 33]>::try_from(live.public_key.as_slice()).map_err(|error| fail(&error))?;
+            let derived =
+                derive_bip340(&parent, &live.chain_code, path).map_err(|error| fail(&error))?;
             Ok(ChildKey { public_key: derived.public_key.to_vec(), address: None })
         }
     }

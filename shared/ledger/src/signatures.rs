@@ -52,12 +52,8 @@ fn signature_fits(state: &State, allowed: &AllowedRequest, signature: &[u8]) -> 
     let Some(key) = state.keys.get(&allowed.key) else { return false };
     let Some(live) = &key.live else { return false };
     let Ok(child) = payload::child(key.scheme, live, &allowed.path) else { return false };
-    let expected_len = match key.scheme {
-        casemate_proto::Scheme::EcdsaSecp256k1 => 65,
-        casemate_proto::Scheme::Ed25519 => 64,
-    };
     let Some((plain, rest)) = signature.split_first_chunk::<64>() else { return false };
-    signature.len() == expected_len
+    signature.len() == key.scheme.signature_len()
         && crate::keys::verify_signature(key.scheme, &child.public_key, &allowed.digest, plain)
         && rest.iter().all(|v| recovers(&child.public_key, &allowed.digest, plain, *v))
 }

@@ -15,6 +15,12 @@
 //! with A the 32-byte public key, the depth one byte and each step four bytes, big-endian. Path `m`
 //! is the key itself. Ed25519 signs over the public key, so a signature by one child says nothing
 //! under another.
+//!
+//! BIP-340 keys derive as secp256k1 keys do: the ledger has the even point of the key's two (first
+//! byte 02), the steps of the path go from point to point with whatever parity each has, and the
+//! child is the even point of the last one's two. So an extended public key of the 33 bytes and
+//! the chain code gives the same x coordinates in any wallet. BIP-340 signs over the public key
+//! too.
 
 use curve25519_dalek::{
     EdwardsPoint, Scalar as EdwardsScalar, edwards::CompressedEdwardsY, traits::IsIdentity,
@@ -26,7 +32,7 @@ use k256::{
 };
 use sha2::{Digest, Sha512};
 
-use crate::path::DerivationPath;
+use crate::{bip340, path::DerivationPath};
 
 const ED25519_TAG: &[u8] = b"casemate/derive/ed25519/v1\0";
 
@@ -64,6 +70,17 @@ pub struct DerivedEd25519 {
     pub tweak: [u8; 32],
 }
 
+/// A BIP-340 child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DerivedBip340 {
+    /// SEC1, compressed, first byte 02; the other 32 bytes are what verifiers take.
+    pub public_key: [u8; 33],
+    /// Child minus parent as a scalar, big-endian, before the child is made even.
+    pub tweak: [u8; 32],
+    /// Whether the child is the negative of parent plus tweak.
+    pub negated: bool,
+}
+
 /// BIP-32's CKDpub along a path.
 ///
 /// # Errors
@@ -95,6 +112,25 @@ pub fn derive_secp256k1(
     let public_key = <[u8; 33]>::try_from(key.to_encoded_point(true).as_bytes())
         .map_err(|_| DeriveError::NotAKey)?;
     Ok(DerivedSecp256k1 { public_key, chain_code, tweak: tweak.to_bytes().into() })
+}
+
+/// The child of a BIP-340 key, as the module's head says.
+///
+/// # Errors
+/// If the key is none, or is not the even one (first byte 02), or there is no child.
+pub fn derive_bip340(
+    public_key: &[u8; 33],
+    chain_code: &[u8; 32],
+    path: &DerivationPath,
+) -> Result<DerivedBip340, DeriveError> {
+    if bip340::x_only(public_key).is_none() {
+        return Err(DeriveError::NotAKey);
+    }
+    let mut child = derive_secp256k1(public_key, chain_code, path)?;
+    let first = child.public_key.first_mut().ok_or(DeriveError::NotAKey)?;
+    let negated = *first != bip340::EVEN;
+    *first = bip340::EVEN;
+    Ok(DerivedBip340 { public_key: child.public_key, tweak: child.tweak, negated })
 }
 
 /// The child of an Ed25519 key, as the module's head says.

@@ -18,7 +18,7 @@ pub struct KeyTest<'a> {
     pub name: &'a KeyName,
     /// The epoch of the shares.
     pub epoch: u64,
-    /// 33 bytes SEC1 or 32 bytes Ed25519.
+    /// 33 bytes SEC1 (for BIP-340 the even one) or 32 bytes Ed25519.
     pub public_key: &'a [u8],
     /// For derivation.
     pub chain_code: &'a [u8; 32],

@@ -6,6 +6,7 @@
 //! does I/O.
 
 pub mod amount;
+pub mod bip340;
 pub mod cbor;
 pub mod credential;
 pub mod denial;
@@ -43,21 +44,46 @@ pub enum Scheme {
     /// Ed25519 (RFC 8032), 64-byte signatures.
     #[n(1)]
     Ed25519,
+    /// Schnorr over secp256k1 as BIP-340 has it, 64-byte signatures; see [`bip340`].
+    #[n(2)]
+    Bip340Secp256k1,
 }
 
 impl Scheme {
+    /// Every scheme.
+    pub const ALL: [Self; 3] = [Self::EcdsaSecp256k1, Self::Ed25519, Self::Bip340Secp256k1];
+
     /// The name used in configuration and output.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::EcdsaSecp256k1 => "ecdsa-secp256k1",
             Self::Ed25519 => "ed25519",
+            Self::Bip340Secp256k1 => "bip340-secp256k1",
+        }
+    }
+
+    /// Whether keys of this scheme sign messages and nothing else.
+    #[must_use]
+    pub const fn signs_messages_only(self) -> bool {
+        match self {
+            Self::EcdsaSecp256k1 => false,
+            Self::Ed25519 | Self::Bip340Secp256k1 => true,
+        }
+    }
+
+    /// Bytes of a signature: r‖s‖v for ECDSA.
+    #[must_use]
+    pub const fn signature_len(self) -> usize {
+        match self {
+            Self::EcdsaSecp256k1 => 65,
+            Self::Ed25519 | Self::Bip340Secp256k1 => 64,
         }
     }
 
     /// The scheme of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::EcdsaSecp256k1, Self::Ed25519].into_iter().find(|s| s.name() == name)
+        Self::ALL.into_iter().find(|s| s.name() == name)
     }
 }

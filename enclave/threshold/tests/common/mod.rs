@@ -6,14 +6,23 @@ use std::collections::BTreeMap;
 
 use casemate_proto::{BootId, DerivationPath, GenesisId, Hash32, Incarnation, KeyName, UnixMillis};
 use casemate_threshold::{
-    Authorised, Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun,
-    Ed25519SignRun, Ed25519Signature, KeyEpoch, KeyRef, LiveEcdsaKey, LiveEd25519Key, Outgoing,
-    Participant, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key, Purpose, Run,
-    RunContext, RunError, RunRegistry, RunSpec, Step, TestSignature, TriplePair, TripleRun,
-    covering_subsets, ed25519_subject,
+    Authorised, Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, KeyEpoch, KeyRef,
+    LiveBip340Key, LiveEcdsaKey, LiveEd25519Key, LiveKey, Outgoing, Participant, Participants,
+    PartyId, PendingEcdsaKey, PendingEd25519Key, PendingKey, Purpose, Run, RunContext, RunError,
+    RunRegistry, RunSpec, Step, TestSignature, TriplePair, TripleRun, covering_subsets,
+    frost::{FrostKeygen, FrostPublic, FrostRepair, FrostShare, FrostSign, FrostSignature, Suite},
+    run::Driven,
 };
+use frost_ed25519::Ed25519Sha512;
+use frost_secp256k1_tr::Secp256K1Sha256TR;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
+
+pub type Pending<S> = PendingKey<FrostShare<S>>;
+pub type Live<S> = LiveKey<FrostShare<S>>;
+pub type KeygenRun<S> = Driven<FrostKeygen<S>>;
+pub type RepairRun<S> = Driven<FrostRepair<S>>;
+pub type SignRun<S> = Driven<FrostSign<S>>;
 
 pub const NOW: UnixMillis = UnixMillis(1_000_000);
 pub const DEADLINE: UnixMillis = UnixMillis(1_030_000);
@@ -297,31 +306,30 @@ impl World {
         one_signature(net.ends())
     }
 
-    pub fn ed25519_keygen(&mut self, name: &str) -> BTreeMap<PartyId, PendingEd25519Key> {
+    pub fn frost_keygen<S: Purposes>(&mut self, name: &str) -> BTreeMap<PartyId, Pending<S>> {
         let all = self.all.clone();
-        let context = self.context(Purpose::Ed25519Keygen { key: key_ref(name, 0) }, &all, self.t);
+        let context = self.context(S::keygen(key_ref(name, 0)), &all, self.t);
         let mut runs = Vec::new();
         for p in all.parties() {
             let mut contribution = [0; 32];
             self.rng.fill_bytes(&mut contribution);
             let claim = self.claim(&context, p);
-            runs.push(Ed25519KeygenRun::generate(claim, contribution, &mut self.rng).unwrap());
+            runs.push(KeygenRun::<S>::generate(claim, contribution, &mut self.rng).unwrap());
         }
         run_all(runs, self.seed())
     }
 
-    pub fn ed25519_test(
+    pub fn frost_test<S: Purposes>(
         &mut self,
-        pending: &BTreeMap<PartyId, PendingEd25519Key>,
+        pending: &BTreeMap<PartyId, Pending<S>>,
         among: &Participants,
     ) -> TestSignature {
         let facts = pending.values().next().unwrap().facts().clone();
-        let purpose = Purpose::Ed25519Test { key: facts.key.clone() };
-        let context = self.context(purpose, among, facts.threshold);
+        let context = self.context(S::test(facts.key.clone()), among, facts.threshold);
         let mut runs = Vec::new();
         for p in among.parties() {
             let claim = self.claim(&context, p);
-            runs.push(Ed25519SignRun::test(claim, &pending[&p], &mut self.rng).unwrap());
+            runs.push(SignRun::<S>::test(claim, &pending[&p], &mut self.rng).unwrap());
         }
         let signatures = run_all(runs, self.seed());
         TestSignature {
@@ -330,63 +338,159 @@ impl World {
         }
     }
 
-    pub fn ed25519_go_live(
+    pub fn frost_go_live<S: Purposes>(
         &mut self,
-        pending: BTreeMap<PartyId, PendingEd25519Key>,
-    ) -> BTreeMap<PartyId, LiveEd25519Key> {
+        pending: BTreeMap<PartyId, Pending<S>>,
+    ) -> BTreeMap<PartyId, Live<S>> {
         let facts = pending.values().next().unwrap().facts().clone();
         let tests: Vec<TestSignature> = covering_subsets(&facts.holders, facts.threshold)
             .iter()
-            .map(|set| self.ed25519_test(&pending, set))
+            .map(|set| self.frost_test(&pending, set))
             .collect();
         let echoes = pending.iter().map(|(p, k)| (*p, k.echo())).collect();
         pending.into_iter().map(|(p, k)| (p, k.confirm(&echoes, &tests).unwrap())).collect()
     }
 
-    pub fn ed25519_live(&mut self, name: &str) -> BTreeMap<PartyId, LiveEd25519Key> {
-        let pending = self.ed25519_keygen(name);
-        self.ed25519_go_live(pending)
+    pub fn frost_live<S: Purposes>(&mut self, name: &str) -> BTreeMap<PartyId, Live<S>> {
+        let pending = self.frost_keygen(name);
+        self.frost_go_live(pending)
     }
 
-    pub fn ed25519_sign_runs(
+    pub fn frost_refresh<S: Purposes>(
         &mut self,
-        keys: &BTreeMap<PartyId, LiveEd25519Key>,
+        keys: &BTreeMap<PartyId, Live<S>>,
+    ) -> BTreeMap<PartyId, Pending<S>> {
+        let facts = keys.values().next().unwrap().facts().clone();
+        let next = key_ref(facts.key.name.as_str(), facts.key.epoch.0 + 1);
+        let context = self.context(S::refresh(next), &facts.holders, facts.threshold);
+        let mut runs = Vec::new();
+        for (p, key) in keys {
+            let claim = self.claim(&context, *p);
+            runs.push(KeygenRun::<S>::refresh(claim, key, &mut self.rng).unwrap());
+        }
+        run_all(runs, self.seed())
+    }
+
+    /// The runs that give `lost`'s share to a new boot of it, and the new epoch's holders.
+    pub fn frost_repair_runs<S: Purposes>(
+        &mut self,
+        keys: &BTreeMap<PartyId, Live<S>>,
+        lost: u16,
+    ) -> (Participants, Vec<RepairRun<S>>) {
+        let facts = keys.values().next().unwrap().facts().clone();
+        let key = keys.values().next().unwrap().public_key();
+        let known = FrostPublic {
+            public_key: key.try_into().unwrap_or_else(|_| panic!("a key of another length")),
+            chain_code: facts.chain_code,
+        };
+        let new_boot = participant(lost, 9);
+        let list = facts.holders.as_slice().iter();
+        let list = list.map(|p| if p.party == new_boot.party { new_boot } else { *p }).collect();
+        let holders = Participants::new(list).unwrap();
+        self.registries.insert(new_boot.party, RunRegistry::new(new_boot.party, new_boot.boot));
+        let next = key_ref(facts.key.name.as_str(), facts.key.epoch.0 + 1);
+        let context = self.context(S::repair(next, new_boot.party), &holders, facts.threshold);
+        let mut runs = Vec::new();
+        for p in holders.parties() {
+            let claim = self.claim(&context, p);
+            let old = keys.get(&p).filter(|_| p != new_boot.party);
+            runs.push(RepairRun::<S>::new(claim, known.clone(), old, &mut self.rng).unwrap());
+        }
+        (holders, runs)
+    }
+
+    pub fn frost_sign_runs<S: Purposes>(
+        &mut self,
+        keys: &BTreeMap<PartyId, Live<S>>,
         among: &Participants,
         path: &str,
         message: &[u8],
-    ) -> Vec<Ed25519SignRun> {
+    ) -> Vec<SignRun<S>> {
         let facts = keys.values().next().unwrap().facts().clone();
-        let purpose = Purpose::Ed25519Sign {
-            key: facts.key.clone(),
-            path: DerivationPath::parse(path).unwrap(),
-            subject: ed25519_subject(message),
-        };
+        let path = DerivationPath::parse(path).unwrap();
+        let purpose = S::sign(facts.key.clone(), path, S::subject(message));
         let context = self.context(purpose, among, facts.threshold);
         let mut runs = Vec::new();
         for p in among.parties() {
             let claim = self.claim(&context, p);
-            runs.push(
-                Ed25519SignRun::new(claim, &keys[&p], message.to_vec(), &mut self.rng).unwrap(),
-            );
+            let message = message.to_vec();
+            runs.push(SignRun::<S>::new(claim, &keys[&p], message, &mut self.rng).unwrap());
         }
         runs
     }
 
-    pub fn ed25519_sign(
+    pub fn frost_sign<S: Purposes>(
         &mut self,
-        keys: &BTreeMap<PartyId, LiveEd25519Key>,
+        keys: &BTreeMap<PartyId, Live<S>>,
         among: &Participants,
         path: &str,
         message: &[u8],
-    ) -> Ed25519Signature {
-        let runs = self.ed25519_sign_runs(keys, among, path, message);
+    ) -> FrostSignature<S::PublicKey> {
+        let runs = self.frost_sign_runs(keys, among, path, message);
         let mut net = Net::new(runs, self.seed());
         net.start();
         net.pump(|_, p| vec![p]);
         assert!(net.ends.is_empty(), "nothing is signed without a permit");
-        permit_ed25519(&mut net, message);
+        permit_frost(&mut net, message);
         net.pump(|_, p| vec![p]);
         one_signature(net.ends())
+    }
+
+    pub fn ed25519_keygen(&mut self, name: &str) -> BTreeMap<PartyId, PendingEd25519Key> {
+        self.frost_keygen(name)
+    }
+
+    pub fn ed25519_live(&mut self, name: &str) -> BTreeMap<PartyId, LiveEd25519Key> {
+        self.frost_live(name)
+    }
+
+    pub fn bip340_live(&mut self, name: &str) -> BTreeMap<PartyId, LiveBip340Key> {
+        self.frost_live(name)
+    }
+}
+
+/// The purposes of a FROST scheme's runs.
+pub trait Purposes: Suite {
+    fn keygen(key: KeyRef) -> Purpose;
+    fn refresh(key: KeyRef) -> Purpose;
+    fn repair(key: KeyRef, lost: PartyId) -> Purpose;
+    fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose;
+    fn test(key: KeyRef) -> Purpose;
+}
+
+impl Purposes for Ed25519Sha512 {
+    fn keygen(key: KeyRef) -> Purpose {
+        Purpose::Ed25519Keygen { key }
+    }
+    fn refresh(key: KeyRef) -> Purpose {
+        Purpose::Ed25519Refresh { key }
+    }
+    fn repair(key: KeyRef, lost: PartyId) -> Purpose {
+        Purpose::Ed25519Repair { key, lost }
+    }
+    fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose {
+        Purpose::Ed25519Sign { key, path, subject }
+    }
+    fn test(key: KeyRef) -> Purpose {
+        Purpose::Ed25519Test { key }
+    }
+}
+
+impl Purposes for Secp256K1Sha256TR {
+    fn keygen(key: KeyRef) -> Purpose {
+        Purpose::Bip340Keygen { key }
+    }
+    fn refresh(key: KeyRef) -> Purpose {
+        Purpose::Bip340Refresh { key }
+    }
+    fn repair(key: KeyRef, lost: PartyId) -> Purpose {
+        Purpose::Bip340Repair { key, lost }
+    }
+    fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose {
+        Purpose::Bip340Sign { key, path, subject }
+    }
+    fn test(key: KeyRef) -> Purpose {
+        Purpose::Bip340Test { key }
     }
 }
 
@@ -404,13 +508,13 @@ pub fn permit_ecdsa(net: &mut Net<EcdsaSignRun>, digest: [u8; 32]) {
     }
 }
 
-pub fn permit_ed25519(net: &mut Net<Ed25519SignRun>, message: &[u8]) {
+pub fn permit_frost<S: Suite>(net: &mut Net<SignRun<S>>, message: &[u8]) {
     let parties: Vec<PartyId> = net.runs.keys().copied().collect();
     for p in parties {
         let run = net.runs.get_mut(&p).unwrap();
         let permit = Authorised::dangerous_assert_committed_and_allowed(
             run.context().id(),
-            ed25519_subject(message),
+            S::subject(message),
             DEADLINE,
         );
         let result = run.authorise(permit, NOW);

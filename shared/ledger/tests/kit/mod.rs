@@ -68,6 +68,7 @@ pub struct Kit {
     pub nsms: Vec<SimNsm>,
     pub ecdsa: k256::ecdsa::SigningKey,
     pub ed25519: SigningKey,
+    pub bip340: k256::schnorr::SigningKey,
     pub now: UnixMillis,
     pub permits: Vec<Permit>,
     pub applied: Vec<(Entry, Option<Attachment>, Vec<u8>)>,
@@ -174,6 +175,7 @@ impl Kit {
             nsms,
             ecdsa: k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap(),
             ed25519: SigningKey::from_bytes(&[8; 32]),
+            bip340: k256::schnorr::SigningKey::from_bytes(&[6; 32]).unwrap(),
             now: START,
             permits: Vec::new(),
             applied: Vec::new(),
@@ -309,6 +311,10 @@ impl Kit {
                 self.ecdsa.verifying_key().to_encoded_point(true).as_bytes().to_vec()
             }
             Scheme::Ed25519 => self.ed25519.verifying_key().to_bytes().to_vec(),
+            Scheme::Bip340Secp256k1 => {
+                let x: [u8; 32] = self.bip340.verifying_key().to_bytes().into();
+                [[2].as_slice(), x.as_slice()].concat()
+            }
         }
     }
 
@@ -319,6 +325,9 @@ impl Kit {
                 [signature.to_bytes().to_vec(), vec![id.to_byte()]].concat()
             }
             Scheme::Ed25519 => self.ed25519.sign(digest).to_bytes().to_vec(),
+            Scheme::Bip340Secp256k1 => {
+                self.bip340.sign_raw(digest, &[0; 32]).unwrap().to_bytes().to_vec()
+            }
         }
     }
 

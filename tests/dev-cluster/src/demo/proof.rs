@@ -9,7 +9,7 @@ use casemate_ledger::verdict::Verdict;
 use casemate_policy::AssetKey;
 use casemate_proto::hash::message_digest;
 use casemate_proto::request::Payload;
-use casemate_proto::{Amount, CredentialId, GenesisId, RequestId, Scheme, cbor};
+use casemate_proto::{Amount, CredentialId, GenesisId, RequestId, Scheme, bip340, cbor};
 use casemate_tx::{AssetRef, Intent, decode_evm, decode_signed_evm, decode_typed_data};
 use ed25519_dalek::{Signature as Ed25519Signature, VerifyingKey as Ed25519Key};
 use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
@@ -77,6 +77,16 @@ pub fn check_signature(key: &KnownKey, decoded: &Decoded, signed: &Signed) -> Re
             let signature = Ed25519Signature::from_slice(&signed.signature).ok();
             let verifies = parsed.zip(signature).is_some_and(|(key, signature)| {
                 key.verify_strict(&decoded.digest, &signature).is_ok()
+            });
+            if !verifies {
+                return Err("the signature does not verify".to_owned());
+            }
+        }
+        Scheme::Bip340Secp256k1 => {
+            let x_only = bip340::x_only(public_key);
+            let signature = <[u8; 64]>::try_from(signed.signature.as_slice()).ok();
+            let verifies = x_only.zip(signature).is_some_and(|(x_only, signature)| {
+                bip340::verify(&x_only, &decoded.digest, &signature)
             });
             if !verifies {
                 return Err("the signature does not verify".to_owned());

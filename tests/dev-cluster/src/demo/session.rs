@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         for key in nodes.keys()? {
             let address = match key.scheme {
                 Scheme::EcdsaSecp256k1 => Some(evm_address_from_sec1(&key.public_key)?),
-                Scheme::Ed25519 => None,
+                Scheme::Ed25519 | Scheme::Bip340Secp256k1 => None,
             };
             keys.insert(key.name.as_str().to_owned(), KnownKey { key, address });
         }

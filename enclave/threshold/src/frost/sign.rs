@@ -1,4 +1,4 @@
-//! One Ed25519 signature by FROST, with no coordinator.
+//! One signature by FROST, with no coordinator.
 //!
 //! Everybody broadcasts nonce commitments, which may overlap the ledger's commit; when all are in
 //! and the permit has come, everybody broadcasts its share; everybody aggregates and verifies. The
@@ -13,26 +13,19 @@
 
 use std::collections::BTreeMap;
 
-use casemate_proto::{
-    DerivationPath, Hash32, UnixMillis, derive::derive_ed25519, hash::tagged_hash,
-};
-use curve25519_dalek::{EdwardsPoint, Scalar, edwards::CompressedEdwardsY};
-use frost_ed25519::{
-    CheaterDetection, Identifier, SigningPackage, VerifyingKey,
-    keys::{KeyPackage, PublicKeyPackage, SigningShare, VerifyingShare},
+use casemate_proto::{DerivationPath, Hash32, UnixMillis, hash::tagged_hash};
+use frost_core::{
+    CheaterDetection, Identifier, SigningPackage,
     round1::{self, SigningCommitments, SigningNonces},
     round2::{self, SignatureShare},
 };
 use rand_core::{CryptoRng, RngCore};
-use zeroize::Zeroizing;
 
-use super::{
-    Ed25519Share, LiveEd25519Key, PendingEd25519Key, blame, no_child, undecodable, verify_ed25519,
-};
+use super::{FrostShare, Suite, blame, derive::derive_share, undecodable};
 use crate::{
-    context::{Claim, Purpose, ed25519_subject},
+    context::{Claim, Task},
     error::{Abort, Misuse, RunError},
-    key::test_digest,
+    key::{LiveKey, PendingKey, test_digest},
     message::{Chunk, LaneLimit},
     party::PartyId,
     permit::Authorised,
@@ -49,33 +42,30 @@ const LANES: &[LaneLimit] = &[
 
 /// A verified signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ed25519Signature {
+pub struct FrostSignature<K> {
     /// R‖S.
     pub bytes: [u8; 64],
     /// The derived public key under which it verifies.
-    pub public_key: [u8; 32],
+    pub public_key: K,
 }
 
-/// The protocol of [`Ed25519SignRun`].
-pub struct Ed25519Sign {
-    share: Ed25519Share,
+/// The protocol of a run that signs.
+pub struct FrostSign<S: Suite> {
+    share: FrostShare<S>,
     message: Vec<u8>,
     subject: Hash32,
     permitted: bool,
     announced: bool,
     /// Taken to make the share; none afterwards.
-    nonces: Option<SigningNonces>,
-    mine: SigningCommitments,
-    theirs: BTreeMap<PartyId, SigningCommitments>,
+    nonces: Option<SigningNonces<S>>,
+    mine: SigningCommitments<S>,
+    theirs: BTreeMap<PartyId, SigningCommitments<S>>,
     /// What is signed by whom with which commitments, and the commitments' hash, once fixed.
-    package: Option<(SigningPackage, Hash32)>,
-    shares: BTreeMap<PartyId, (Hash32, SignatureShare)>,
+    package: Option<(SigningPackage<S>, Hash32)>,
+    shares: BTreeMap<PartyId, (Hash32, SignatureShare<S>)>,
 }
 
-/// Signs one message with one child key; yields an [`Ed25519Signature`].
-pub type Ed25519SignRun = Driven<Ed25519Sign>;
-
-impl Ed25519SignRun {
+impl<S: Suite> Driven<FrostSign<S>> {
     /// Makes the nonces. `message` is what this node's own entry says.
     ///
     /// # Errors
@@ -83,15 +73,15 @@ impl Ed25519SignRun {
     /// the claim's.
     pub fn new(
         claim: Claim,
-        key: &LiveEd25519Key,
+        key: &LiveKey<FrostShare<S>>,
         message: Vec<u8>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, RunError> {
         let context = &claim.context;
-        let Purpose::Ed25519Sign { path, subject, .. } = &context.spec().purpose else {
-            return Err(context.wrong_purpose("ed25519-sign").into());
+        let Some(Task::Sign { path, subject }) = context.spec().purpose.task(S::SCHEME) else {
+            return Err(context.wrong_purpose(S::NAMES.sign).into());
         };
-        if ed25519_subject(&message) != *subject {
+        if S::subject(&message) != *subject {
             return Err(Misuse::WrongMessage.into());
         }
         key.facts.admits(context)?;
@@ -102,16 +92,16 @@ impl Ed25519SignRun {
     /// Signs a pending key's own test message, which needs no permit.
     ///
     /// # Errors
-    /// As [`Ed25519SignRun::new`].
+    /// As for a live key.
     pub fn test(
         claim: Claim,
-        key: &PendingEd25519Key,
+        key: &PendingKey<FrostShare<S>>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, RunError> {
         let context = &claim.context;
-        if !matches!(context.spec().purpose, Purpose::Ed25519Test { .. }) {
-            return Err(context.wrong_purpose("ed25519-test").into());
-        }
+        let Some(Task::Test) = context.spec().purpose.task(S::SCHEME) else {
+            return Err(context.wrong_purpose(S::NAMES.test).into());
+        };
         key.facts.admits(context)?;
         let message = test_digest(&key.facts, &key.share, context.participants()).to_vec();
         let share = derive_share(&key.share, &key.facts.chain_code, &DerivationPath::root())?;
@@ -120,15 +110,15 @@ impl Ed25519SignRun {
 
     fn begin(
         claim: Claim,
-        share: Ed25519Share,
+        share: FrostShare<S>,
         message: Vec<u8>,
         permitted: bool,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Self {
         let (nonces, mine) = round1::commit(share.package.signing_share(), rng);
-        let machine = Ed25519Sign {
+        let machine = FrostSign {
             share,
-            subject: ed25519_subject(&message),
+            subject: S::subject(&message),
             message,
             permitted,
             announced: false,
@@ -149,7 +139,7 @@ impl Ed25519SignRun {
         &mut self,
         permit: Authorised,
         now: UnixMillis,
-    ) -> Result<Step<Ed25519Signature>, RunError> {
+    ) -> Result<Step<FrostSignature<S::PublicKey>>, RunError> {
         let run = Run::context(self).id();
         let release_by = permit.release_by();
         let step = self.step(now, |machine| {
@@ -163,56 +153,7 @@ impl Ed25519SignRun {
     }
 }
 
-/// The child's share: the tweak added to the secret share, to all public shares and to the key.
-///
-/// A constant added to every value of a polynomial is added to the polynomial, so to the secret.
-#[expect(clippy::arithmetic_side_effects, reason = "arithmetic in a group does not overflow")]
-fn derive_share(
-    parent: &Ed25519Share,
-    chain_code: &[u8; 32],
-    path: &DerivationPath,
-) -> Result<Ed25519Share, RunError> {
-    let failed = |e: frost_ed25519::Error| Abort::library(&e);
-    let derived =
-        derive_ed25519(&parent.verifying_key, chain_code, path).map_err(|_| no_child(path))?;
-    let tweak = scalar(&derived.tweak).ok_or_else(|| no_child(path))?;
-    let offset = EdwardsPoint::mul_base(&tweak);
-
-    let secret = Zeroizing::new(parent.package.signing_share().serialize());
-    let secret = scalar(&secret).ok_or_else(|| no_child(path))?;
-    let secret = Zeroizing::new((*secret + *tweak).to_bytes());
-    let signing_share = SigningShare::deserialize(secret.as_slice()).map_err(failed)?;
-
-    let mut verifying_shares = BTreeMap::new();
-    for (identifier, share) in parent.public.verifying_shares() {
-        let shifted =
-            shift(&share.serialize().map_err(failed)?, &offset).ok_or_else(|| no_child(path))?;
-        verifying_shares
-            .insert(*identifier, VerifyingShare::deserialize(&shifted).map_err(failed)?);
-    }
-    let verifying_key = VerifyingKey::deserialize(&derived.public_key).map_err(failed)?;
-    let identifier = *parent.package.identifier();
-    let verifying_share =
-        *verifying_shares.get(&identifier).ok_or_else(|| Abort::library(&"no public share"))?;
-    let threshold = *parent.package.min_signers();
-    let package =
-        KeyPackage::new(identifier, signing_share, verifying_share, verifying_key, threshold);
-    let public = PublicKeyPackage::new(verifying_shares, verifying_key, Some(threshold));
-    Ed25519Share::new(package, public)
-}
-
-fn scalar(bytes: &[u8]) -> Option<Zeroizing<Scalar>> {
-    let bytes = Zeroizing::new(<[u8; 32]>::try_from(bytes).ok()?);
-    Option::<Scalar>::from(Scalar::from_canonical_bytes(*bytes)).map(Zeroizing::new)
-}
-
-#[expect(clippy::arithmetic_side_effects, reason = "arithmetic in a group does not overflow")]
-fn shift(point: &[u8], offset: &EdwardsPoint) -> Option<[u8; 32]> {
-    let point = CompressedEdwardsY(<[u8; 32]>::try_from(point).ok()?).decompress()?;
-    Some((point + offset).compress().to_bytes())
-}
-
-impl Ed25519Sign {
+impl<S: Suite> FrostSign<S> {
     /// Makes this party's share, once: the nonces are moved out and dropped.
     fn sign_share(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
         let participants = io.context().participants().clone();
@@ -221,7 +162,7 @@ impl Ed25519Sign {
             return Ok(());
         }
         let Some(nonces) = self.nonces.take() else { return Ok(()) };
-        let mut commitments: BTreeMap<Identifier, SigningCommitments> =
+        let mut commitments: BTreeMap<Identifier<S>, SigningCommitments<S>> =
             BTreeMap::from([(io.me().to_frost()?, self.mine)]);
         for (party, theirs) in &self.theirs {
             commitments.insert(party.to_frost()?, *theirs);
@@ -245,7 +186,7 @@ impl Ed25519Sign {
         Ok(())
     }
 
-    fn aggregate(&self, io: &Io<'_>) -> Result<Option<Ed25519Signature>, RunError> {
+    fn aggregate(&self, io: &Io<'_>) -> Result<Option<FrostSignature<S::PublicKey>>, RunError> {
         let participants = io.context().participants();
         let Some((package, hash)) = &self.package else { return Ok(None) };
         if self.shares.len() != participants.len() {
@@ -258,7 +199,7 @@ impl Ed25519Sign {
         for (party, (_, share)) in &self.shares {
             shares.insert(party.to_frost()?, *share);
         }
-        let signature = frost_ed25519::aggregate_custom(
+        let signature = frost_core::aggregate_custom(
             package,
             &shares,
             &self.share.public,
@@ -269,17 +210,17 @@ impl Ed25519Sign {
         let bytes = signature.serialize().map_err(|e| Abort::library(&e))?;
         let bytes = <[u8; 64]>::try_from(bytes).map_err(|_| wrong())?;
         let public_key = self.share.verifying_key;
-        if !verify_ed25519(&public_key, &self.message, &bytes) {
+        if !S::verify(&public_key, &self.message, &bytes) {
             return Err(wrong());
         }
-        Ok(Some(Ed25519Signature { bytes, public_key }))
+        Ok(Some(FrostSignature { bytes, public_key }))
     }
 }
 
-impl Sealed for Ed25519Sign {}
+impl<S: Suite> Sealed for FrostSign<S> {}
 
-impl Machine for Ed25519Sign {
-    type Output = Ed25519Signature;
+impl<S: Suite> Machine for FrostSign<S> {
+    type Output = FrostSignature<S::PublicKey>;
 
     fn lanes(&self) -> &'static [LaneLimit] {
         LANES
@@ -299,7 +240,7 @@ impl Machine for Ed25519Sign {
         Ok(())
     }
 
-    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Ed25519Signature>, RunError> {
+    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError> {
         if !self.announced {
             self.announced = true;
             let bytes = self.mine.serialize().map_err(|e| Abort::library(&e))?;

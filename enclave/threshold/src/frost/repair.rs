@@ -1,4 +1,4 @@
-//! Gives a party its share of an Ed25519 key again, after its boot lost it.
+//! Gives a party its share of a FROST key again, after its boot lost it.
 //!
 //! FROST's repairable threshold scheme (<https://eprint.iacr.org/2017/1155>): t old holders, the
 //! *helpers*, each split a weighted value of their share into random parts for each other; each
@@ -12,8 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use frost_ed25519::{
-    Ed25519Sha512, Identifier,
+use frost_core::{
+    Identifier,
     keys::{
         KeyPackage, PublicKeyPackage,
         repairable::{Delta, Sigma, repair_share_part1, repair_share_part2, repair_share_part3},
@@ -21,14 +21,12 @@ use frost_ed25519::{
 };
 use rand_core::{CryptoRng, RngCore};
 
-use super::{
-    Ed25519Share, LiveEd25519Key, PendingEd25519Key, encode_key, public_bytes, undecodable,
-};
+use super::{FrostShare, Suite, encode_key, public_bytes, undecodable};
 use crate::{
-    context::{Claim, KeyRef, Purpose, RunSpec},
+    context::{Claim, KeyRef, RunSpec, Task},
     echo::{ECHO_LIMIT, Echo},
     error::{Abort, Misuse, RunError},
-    key::{KeyFacts, PendingKey, result_hash},
+    key::{KeyFacts, LiveKey, PendingKey, result_hash},
     message::{Chunk, LaneLimit},
     party::PartyId,
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
@@ -48,42 +46,39 @@ const LANES: &[LaneLimit] = &[
 
 /// What is public about a key whose share is given back, as the ledger has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ed25519Public {
-    /// The compressed point.
-    pub public_key: [u8; 32],
+pub struct FrostPublic<K> {
+    /// The group's public key.
+    pub public_key: K,
     /// The chain code.
     pub chain_code: [u8; 32],
 }
 
 /// What a party has and does.
-enum Role {
+enum Role<S: Suite> {
     /// Gives: with the parts it made, until they are sent.
-    Helper { package: KeyPackage, parts: BTreeMap<Identifier, Delta>, summed: bool },
+    Helper { package: KeyPackage<S>, parts: BTreeMap<Identifier<S>, Delta<S>>, summed: bool },
     /// Keeps its share.
-    Holder { package: KeyPackage },
+    Holder { package: KeyPackage<S> },
     /// Gets its share.
     Lost,
 }
 
-/// The protocol of [`Ed25519RepairRun`].
-pub struct Ed25519Repair {
+/// The protocol of a run that gives a lost share back.
+pub struct FrostRepair<S: Suite> {
     key: KeyRef,
-    known: Ed25519Public,
+    known: FrostPublic<S::PublicKey>,
     lost: PartyId,
     helpers: Vec<PartyId>,
-    role: Role,
+    role: Role<S>,
     started: bool,
     public: BTreeMap<PartyId, Vec<u8>>,
-    deltas: BTreeMap<PartyId, Delta>,
-    sigmas: BTreeMap<PartyId, Sigma>,
-    share: Option<Ed25519Share>,
+    deltas: BTreeMap<PartyId, Delta<S>>,
+    sigmas: BTreeMap<PartyId, Sigma<S>>,
+    share: Option<FrostShare<S>>,
     echo: Echo,
 }
 
-/// Gives a lost share back; yields a [`PendingEd25519Key`] to every holder.
-pub type Ed25519RepairRun = Driven<Ed25519Repair>;
-
-impl Ed25519RepairRun {
+impl<S: Suite> Driven<FrostRepair<S>> {
     /// Starts among all holders of the new epoch. All but the party that lost its share pass it.
     /// The helpers are the t lowest-numbered other parties.
     ///
@@ -93,16 +88,15 @@ impl Ed25519RepairRun {
     /// party's boot is not the one that holds the old share.
     pub fn new(
         claim: Claim,
-        known: Ed25519Public,
-        old: Option<&LiveEd25519Key>,
+        known: FrostPublic<S::PublicKey>,
+        old: Option<&LiveKey<FrostShare<S>>>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, RunError> {
         let context = &claim.context;
         let spec = context.spec();
-        let Purpose::Ed25519Repair { key, lost } = &spec.purpose else {
-            return Err(context.wrong_purpose("ed25519-repair").into());
+        let Some(Task::Repair { key, lost }) = spec.purpose.task(S::SCHEME) else {
+            return Err(context.wrong_purpose(S::NAMES.repair).into());
         };
-        let lost = *lost;
         if !spec.participants.contains_party(lost) {
             return Err(Misuse::NotAHolder(lost).into());
         }
@@ -124,7 +118,7 @@ impl Ed25519RepairRun {
         if let Some(old) = old {
             public.insert(claim.me, public_bytes(&old.share.public)?);
         }
-        let machine = Ed25519Repair {
+        let machine = FrostRepair {
             key: key.clone(),
             known,
             lost,
@@ -142,11 +136,11 @@ impl Ed25519RepairRun {
 }
 
 /// That `old` is this key's share of an earlier epoch, and that only the lost party's boot is new.
-fn check_old(
-    old: &LiveEd25519Key,
+fn check_old<S: Suite>(
+    old: &LiveKey<FrostShare<S>>,
     spec: &RunSpec,
     lost: PartyId,
-    known: &Ed25519Public,
+    known: &FrostPublic<S::PublicKey>,
 ) -> Result<(), Misuse> {
     let facts = &old.facts;
     if !facts.precedes(&spec.purpose)
@@ -165,26 +159,25 @@ fn check_old(
         .map_or(Ok(()), |changed| Err(Misuse::NotAHolder(changed.party)))
 }
 
-fn role_of_holder(
+fn role_of_holder<S: Suite>(
     me: PartyId,
     lost: PartyId,
     helpers: &[PartyId],
-    package: &KeyPackage,
+    package: &KeyPackage<S>,
     rng: &mut (impl RngCore + CryptoRng),
-) -> Result<Role, Misuse> {
+) -> Result<Role<S>, Misuse> {
     let package = package.clone();
     if !helpers.contains(&me) {
         return Ok(Role::Holder { package });
     }
-    let identifiers: Vec<Identifier> =
+    let identifiers: Vec<Identifier<S>> =
         helpers.iter().map(|p| p.to_frost()).collect::<Result<_, _>>()?;
-    let parts =
-        repair_share_part1::<Ed25519Sha512, _>(&identifiers, &package, rng, lost.to_frost()?)
-            .map_err(|e| Misuse::Library(e.to_string()))?;
+    let parts = repair_share_part1(&identifiers, &package, rng, lost.to_frost()?)
+        .map_err(|e| Misuse::Library(e.to_string()))?;
     Ok(Role::Helper { package, parts, summed: false })
 }
 
-impl Ed25519Repair {
+impl<S: Suite> FrostRepair<S> {
     fn start(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
@@ -211,13 +204,13 @@ impl Ed25519Repair {
         let Role::Helper { summed, .. } = &mut self.role else { return };
         if !*summed && self.deltas.len() == self.helpers.len() {
             *summed = true;
-            let parts: Vec<Delta> = std::mem::take(&mut self.deltas).into_values().collect();
+            let parts: Vec<Delta<S>> = std::mem::take(&mut self.deltas).into_values().collect();
             io.send(self.lost, SIGMA_LANE, repair_share_part2(&parts).serialize());
         }
     }
 
     /// The public shares, once everybody that has them has sent them alike.
-    fn agreed(&self, io: &Io<'_>) -> Result<Option<PublicKeyPackage>, RunError> {
+    fn agreed(&self, io: &Io<'_>) -> Result<Option<PublicKeyPackage<S>>, RunError> {
         let changed = || RunError::Aborted { what: Abort::PublicKeyChanged };
         let holders = io.context().participants();
         if self.public.len() != holders.others(self.lost).count() {
@@ -228,7 +221,7 @@ impl Ed25519Repair {
         if all.any(|other| other != bytes) {
             return Err(changed());
         }
-        let public = PublicKeyPackage::deserialize(bytes).map_err(|e| Abort::library(&e))?;
+        let public = PublicKeyPackage::<S>::deserialize(bytes).map_err(|e| Abort::library(&e))?;
         if public.verifying_shares().len() != holders.len()
             || public.min_signers() != Some(io.context().threshold())
             || encode_key(&public)? != self.known.public_key
@@ -243,14 +236,14 @@ impl Ed25519Repair {
         Ok(Some(public))
     }
 
-    fn finish(&self, io: &Io<'_>) -> Result<Option<Ed25519Share>, RunError> {
+    fn finish(&self, io: &Io<'_>) -> Result<Option<FrostShare<S>>, RunError> {
         let Some(public) = self.agreed(io)? else { return Ok(None) };
         let package = match &self.role {
             Role::Helper { summed: false, .. } => return Ok(None),
             Role::Helper { package, .. } | Role::Holder { package } => package.clone(),
             Role::Lost if self.sigmas.len() != self.helpers.len() => return Ok(None),
             Role::Lost => {
-                let sigmas: Vec<Sigma> = self.sigmas.values().copied().collect();
+                let sigmas: Vec<Sigma<S>> = self.sigmas.values().copied().collect();
                 let me = io.me().to_frost()?;
                 let package =
                     repair_share_part3(&sigmas, me, &public).map_err(|e| Abort::library(&e))?;
@@ -261,14 +254,14 @@ impl Ed25519Repair {
                 package
             }
         };
-        Ed25519Share::new(package, public).map(Some)
+        FrostShare::new(package, public).map(Some)
     }
 }
 
-impl Sealed for Ed25519Repair {}
+impl<S: Suite> Sealed for FrostRepair<S> {}
 
-impl Machine for Ed25519Repair {
-    type Output = PendingEd25519Key;
+impl<S: Suite> Machine for FrostRepair<S> {
+    type Output = PendingKey<FrostShare<S>>;
 
     fn lanes(&self) -> &'static [LaneLimit] {
         LANES
@@ -295,7 +288,7 @@ impl Machine for Ed25519Repair {
         Ok(())
     }
 
-    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<PendingEd25519Key>, RunError> {
+    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError> {
         self.start(io)?;
         self.sum(io);
         if self.share.is_none() {

@@ -1,4 +1,4 @@
-//! Shares of an Ed25519 key: a new key's by FROST's distributed key generation, or a kept key's
+//! Shares of a FROST key: a new key's by FROST's distributed key generation, or a kept key's
 //! for its next epoch by its refresh.
 //!
 //! Round 1 broadcasts commitments with a proof of knowledge, round 2 sends each party its share.
@@ -8,10 +8,13 @@
 //! this runs the chain code's commit and reveal for a new key.
 //!
 //! A refresh adds shares of zero. The same parties take part, with the same threshold.
+//!
+//! What the library makes of a new key goes through [`Suite::normal`], so that a scheme whose keys
+//! have one of two forms has it from here on; a refresh keeps it.
 
 use std::collections::BTreeMap;
 
-use frost_ed25519::{
+use frost_core::{
     Identifier,
     keys::{
         KeyPackage, PublicKeyPackage,
@@ -21,16 +24,13 @@ use frost_ed25519::{
 };
 use rand_core::{CryptoRng, RngCore};
 
-use super::{
-    Ed25519Share, LiveEd25519Key, PendingEd25519Key, blame, encode_key, identifiers, public_bytes,
-    undecodable,
-};
+use super::{FrostShare, Suite, blame, encode_key, identifiers, public_bytes, undecodable};
 use crate::{
     chain_code::{COMMIT_LANE, COMMIT_LIMIT, ChainCode, REVEAL_LANE, REVEAL_LIMIT},
-    context::{Claim, KeyRef, Purpose},
+    context::{Claim, KeyRef, Task},
     echo::{ECHO_LIMIT, Echo},
     error::{Abort, Misuse, RunError},
-    key::{KeyFacts, PendingKey, result_hash},
+    key::{KeyFacts, LiveKey, PendingKey, result_hash},
     message::{Chunk, LaneLimit},
     party::PartyId,
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
@@ -49,35 +49,32 @@ const LANES: &[LaneLimit] = &[
 ];
 
 /// What differs between a new key and a refresh.
-enum Kind {
+enum Kind<S: Suite> {
     Generate(ChainCode),
-    Refresh { chain_code: [u8; 32], old: Box<(KeyPackage, PublicKeyPackage)> },
+    Refresh { chain_code: [u8; 32], old: Box<(KeyPackage<S>, PublicKeyPackage<S>)> },
 }
 
-enum Phase {
+enum Phase<S: Suite> {
     /// Round 1's package has not gone out yet.
-    Ready(Box<(round1::SecretPackage, round1::Package)>),
-    Round1(round1::SecretPackage),
-    Round2(round2::SecretPackage),
-    Done(Box<Ed25519Share>),
+    Ready(Box<(round1::SecretPackage<S>, round1::Package<S>)>),
+    Round1(round1::SecretPackage<S>),
+    Round2(round2::SecretPackage<S>),
+    Done(Box<FrostShare<S>>),
     /// Between two phases; a run found here has failed in between.
     Spent,
 }
 
-/// The protocol of [`Ed25519KeygenRun`].
-pub struct Ed25519Keygen {
+/// The protocol of a run that generates or refreshes a key.
+pub struct FrostKeygen<S: Suite> {
     key: KeyRef,
-    kind: Kind,
-    phase: Phase,
-    first: BTreeMap<Identifier, round1::Package>,
-    second: BTreeMap<Identifier, round2::Package>,
+    kind: Kind<S>,
+    phase: Phase<S>,
+    first: BTreeMap<Identifier<S>, round1::Package<S>>,
+    second: BTreeMap<Identifier<S>, round2::Package<S>>,
     echo: Echo,
 }
 
-/// Generates or refreshes an Ed25519 key; yields a [`PendingEd25519Key`].
-pub type Ed25519KeygenRun = Driven<Ed25519Keygen>;
-
-impl Ed25519KeygenRun {
+impl<S: Suite> Driven<FrostKeygen<S>> {
     /// Generates a key among all participants. `contribution` is 32 fresh random bytes, this
     /// party's part of the chain code.
     ///
@@ -89,14 +86,14 @@ impl Ed25519KeygenRun {
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, RunError> {
         let context = &claim.context;
-        let Purpose::Ed25519Keygen { key } = &context.spec().purpose else {
-            return Err(context.wrong_purpose("ed25519-keygen").into());
+        let Some(Task::Keygen { key }) = context.spec().purpose.task(S::SCHEME) else {
+            return Err(context.wrong_purpose(S::NAMES.keygen).into());
         };
         let (n, t) = counts(&claim)?;
         let (secret, package) =
             dkg::part1(claim.me.to_frost()?, n, t, rng).map_err(|e| library(&e))?;
         let kind = Kind::Generate(ChainCode::new(contribution));
-        let machine = Ed25519Keygen::new(key.clone(), kind, secret, package);
+        let machine = FrostKeygen::new(key.clone(), kind, secret, package);
         Ok(Self::open(claim, machine))
     }
 
@@ -108,13 +105,13 @@ impl Ed25519KeygenRun {
     /// threshold for a later epoch.
     pub fn refresh(
         claim: Claim,
-        old: &LiveEd25519Key,
+        old: &LiveKey<FrostShare<S>>,
         rng: &mut (impl RngCore + CryptoRng),
     ) -> Result<Self, RunError> {
         let context = &claim.context;
         let spec = context.spec();
-        let Purpose::Ed25519Refresh { key } = &spec.purpose else {
-            return Err(context.wrong_purpose("ed25519-refresh").into());
+        let Some(Task::Refresh { key }) = spec.purpose.task(S::SCHEME) else {
+            return Err(context.wrong_purpose(S::NAMES.refresh).into());
         };
         let facts = &old.facts;
         if !facts.precedes(&spec.purpose)
@@ -131,12 +128,12 @@ impl Ed25519KeygenRun {
             chain_code: facts.chain_code,
             old: Box::new((old.share.package.clone(), old.share.public.clone())),
         };
-        let machine = Ed25519Keygen::new(key.clone(), kind, secret, package);
+        let machine = FrostKeygen::new(key.clone(), kind, secret, package);
         Ok(Self::open(claim, machine))
     }
 }
 
-fn library(error: &frost_ed25519::Error) -> Misuse {
+fn library<S: Suite>(error: &frost_core::Error<S>) -> Misuse {
     Misuse::Library(error.to_string())
 }
 
@@ -146,12 +143,12 @@ fn counts(claim: &Claim) -> Result<(u16, u16), Misuse> {
     Ok((n, claim.context.threshold()))
 }
 
-impl Ed25519Keygen {
+impl<S: Suite> FrostKeygen<S> {
     fn new(
         key: KeyRef,
-        kind: Kind,
-        secret: round1::SecretPackage,
-        package: round1::Package,
+        kind: Kind<S>,
+        secret: round1::SecretPackage<S>,
+        package: round1::Package<S>,
     ) -> Self {
         Self {
             key,
@@ -166,9 +163,9 @@ impl Ed25519Keygen {
     /// Sends the shares when all commitments are in.
     fn second_round(
         &self,
-        secret: round1::SecretPackage,
+        secret: round1::SecretPackage<S>,
         io: &mut Io<'_>,
-    ) -> Result<round2::SecretPackage, RunError> {
+    ) -> Result<round2::SecretPackage<S>, RunError> {
         let participants = io.context().participants().clone();
         let (secret, packages) = match &self.kind {
             Kind::Generate(_) => dkg::part2(secret, &self.first),
@@ -185,11 +182,12 @@ impl Ed25519Keygen {
 
     fn finish(
         &self,
-        secret: &round2::SecretPackage,
+        secret: &round2::SecretPackage<S>,
         io: &Io<'_>,
-    ) -> Result<Ed25519Share, RunError> {
+    ) -> Result<FrostShare<S>, RunError> {
         let (package, public) = match &self.kind {
-            Kind::Generate(_) => dkg::part3(secret, &self.first, &self.second),
+            Kind::Generate(_) => dkg::part3(secret, &self.first, &self.second)
+                .map(|(package, public)| S::normal(package, public)),
             Kind::Refresh { old, .. } => {
                 let (package, public) = old.as_ref().clone();
                 refresh::refresh_dkg_shares(secret, &self.first, &self.second, public, package)
@@ -201,7 +199,7 @@ impl Ed25519Keygen {
         {
             return Err(RunError::Aborted { what: Abort::PublicKeyChanged });
         }
-        Ed25519Share::new(package, public)
+        FrostShare::new(package, public)
     }
 
     /// Goes as far as what has come in allows.
@@ -230,10 +228,10 @@ impl Ed25519Keygen {
     }
 }
 
-impl Sealed for Ed25519Keygen {}
+impl<S: Suite> Sealed for FrostKeygen<S> {}
 
-impl Machine for Ed25519Keygen {
-    type Output = PendingEd25519Key;
+impl<S: Suite> Machine for FrostKeygen<S> {
+    type Output = PendingKey<FrostShare<S>>;
 
     fn lanes(&self) -> &'static [LaneLimit] {
         LANES
@@ -260,7 +258,7 @@ impl Machine for Ed25519Keygen {
         Ok(())
     }
 
-    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<PendingEd25519Key>, RunError> {
+    fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError> {
         self.drive(io)?;
         let chain_code = match &mut self.kind {
             Kind::Generate(chain) => chain.drive(io)?,
