@@ -14,6 +14,11 @@ use zeroize::Zeroizing;
 pub trait Entropy: RngCore + CryptoRng + Send {}
 impl<T: RngCore + CryptoRng + Send> Entropy for T {}
 
+/// Something else was to be signed as the echo of a genesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is not an echo of a genesis")]
+pub struct NotAnEcho;
+
 /// The keys of one boot. They live in its memory and end with it: a restart is another boot.
 pub struct BootSecret {
     /// Zeroises itself.
@@ -78,6 +83,32 @@ impl BootSecret {
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.key.verifying_key().to_bytes()
+    }
+
+    /// Its X25519 secret: the static key of this boot's channels.
+    #[must_use]
+    pub const fn channel_secret(&self) -> &Zeroizing<[u8; 32]> {
+        &self.channel
+    }
+
+    /// Its nonce.
+    #[must_use]
+    pub const fn nonce(&self) -> [u8; 32] {
+        self.nonce
+    }
+
+    /// Signs what a boot says at its cluster's birth, before there is a node: the echo of a
+    /// genesis. The message must name its purpose first; everything else that this key signs
+    /// does.
+    ///
+    /// # Errors
+    /// If the message does not begin with `casemate/genesis-echo/`.
+    pub fn sign_genesis_echo(&self, message: &[u8]) -> Result<[u8; 64], NotAnEcho> {
+        if message.starts_with(b"casemate/genesis-echo/") {
+            Ok(self.sign(message))
+        } else {
+            Err(NotAnEcho)
+        }
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {

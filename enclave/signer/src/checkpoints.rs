@@ -139,16 +139,20 @@ impl Node {
             }
         }
         self.finish_gatherings(now);
-        if self.requests.wants_proof()
+        if self.wants_proof()
             && let Some((size, note)) = self.checkpoints.newest.clone()
         {
             self.prove(&note, size, now);
         }
-        if self.requests.wants_proof() && self.checkpoints.for_receipts.is_none() {
+        if self.wants_proof() && self.checkpoints.for_receipts.is_none() {
             self.checkpoints.for_receipts = self.gather(now);
             self.finish_gatherings(now);
         }
         self.lead_publishing(now);
+    }
+
+    fn wants_proof(&self) -> bool {
+        self.requests.wants_proof() || !self.asks.is_empty()
     }
 
     fn lead_publishing(&mut self, now: UnixMillis) {
@@ -461,6 +465,22 @@ impl Node {
         {
             self.checkpoints.for_publishing = None;
         }
+    }
+
+    /// The proof that the record which made a key's current epoch live is in the tree of a
+    /// checkpoint.
+    pub(crate) fn key_inclusion(
+        &self,
+        key: &KeyName,
+        size: u64,
+        note: &str,
+    ) -> Option<InclusionReceipt> {
+        let (index, leaf) = self.publisher.key_leaf(key)?;
+        Some(InclusionReceipt {
+            leaf: leaf.to_vec(),
+            proof: self.tree.inclusion_proof(index, size).ok()?,
+            checkpoint: note.to_owned(),
+        })
     }
 
     /// The proof that a record is in the tree of a checkpoint.

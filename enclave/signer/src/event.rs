@@ -1,14 +1,17 @@
 //! What happens to a node, what it wants done, and how it is set up.
 
+use std::sync::Arc;
+
+use casemate_audit::TailError;
 use casemate_audit::store::File;
 use casemate_ledger::apply::StepError;
 use casemate_ledger::{Attachment, Committed, EntryBody, StateError};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{Millis, NodeName};
+use casemate_proto::{BootId, GenesisId, Millis, NodeName};
 use casemate_threshold::Misuse;
 use zeroize::Zeroize as _;
 
-use crate::answer::{Answer, Submission, Ticket};
+use crate::answer::{Answer, Query, SignedReply, Submission, Ticket};
 
 /// How a node works, within what the manifest allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,13 @@ pub enum Event {
         /// What is asked.
         submission: Submission,
     },
+    /// Somebody outside asks to be told something.
+    Ask {
+        /// What to reply under.
+        ticket: Ticket,
+        /// What is asked. Attestation is not a node's to give: it has no NSM.
+        query: Query,
+    },
     /// The next entry is committed. In order, each once.
     Committed(Committed),
     /// A peer sent this, inside its channel.
@@ -74,6 +84,15 @@ pub enum Event {
         node: NodeName,
         /// Whether it is up.
         up: bool,
+    },
+    /// Replication found that a peer's tree has another root than this node's at a size.
+    Dispute {
+        /// The peer.
+        from: NodeName,
+        /// How many leaves.
+        size: u64,
+        /// The peer's root.
+        root: Hash32,
     },
     /// Time passed. Wanted every 100 ms or so.
     Tick,
@@ -104,6 +123,16 @@ pub enum Output {
         /// What.
         answer: Answer,
     },
+    /// Reply to what was asked; `None`: not now, or not by this node.
+    Reply {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        reply: Option<SignedReply>,
+    },
+    /// Another boot was admitted: what it needs to begin with. Only the newest of each node is
+    /// worth keeping.
+    Handover(Handover),
     /// Files for the auditors' store, in the order to write them.
     Publish(Vec<File>),
     /// Something happened that must not; the node does nothing from here on.
@@ -111,6 +140,40 @@ pub enum Output {
         /// What.
         reason: HaltReason,
     },
+}
+
+/// What an admitted boot begins with: the state right after the entry that admitted it. All
+/// current nodes have the same snapshot; their tails differ by what each has published.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// Whose boot was admitted.
+    pub node: NodeName,
+    /// Which.
+    pub boot: BootId,
+    /// How many entries are applied, that one the last.
+    pub size: u64,
+    /// The tree's root there.
+    pub root: Hash32,
+    /// [`casemate_ledger::State::snapshot_hash`] of the snapshot.
+    pub hash: Hash32,
+    /// The state.
+    pub snapshot: Arc<[u8]>,
+    /// The right edge of the auditors' store, for [`crate::Node::join`], which checks it
+    /// against the state.
+    pub tail: Arc<[u8]>,
+}
+
+impl core::fmt::Debug for Handover {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Handover")
+            .field("node", &self.node)
+            .field("boot", &self.boot)
+            .field("size", &self.size)
+            .field("hash", &self.hash)
+            .field("snapshot", &format_args!("<{} bytes>", self.snapshot.len()))
+            .field("tail", &format_args!("<{} bytes>", self.tail.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 /// Bytes from or for a channel. They may hold what a share is made of: printed as a length only,
@@ -180,6 +243,37 @@ pub enum BirthError {
     NotThisBoot {
         /// The node.
         node: NodeName,
+    },
+    /// The roster does not fit the threshold drivers.
+    #[error(transparent)]
+    Threshold(#[from] Misuse),
+}
+
+/// Why a boot cannot go on from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The state is another cluster's.
+    #[error("the snapshot is of cluster {found}, not {expected}")]
+    OtherGenesis {
+        /// The cluster that this boot was configured for.
+        expected: GenesisId,
+        /// The snapshot's.
+        found: GenesisId,
+    },
+    /// In the state this boot is not its node's current one.
+    #[error("this boot is not the current boot of node `{node}` in the snapshot")]
+    NotThisBoot {
+        /// The node.
+        node: NodeName,
+    },
+    /// The tail does not fit the state.
+    #[error("the tail of the store: {0}")]
+    Tail(#[from] TailError),
+    /// The tail's policies or keys do not fit the state.
+    #[error("the tail of the store: {reason}")]
+    TailContent {
+        /// In what.
+        reason: String,
     },
     /// The roster does not fit the threshold drivers.
     #[error(transparent)]

@@ -424,5 +424,6 @@ fn key_live_of(candidate: &Candidate, sets: &[Vec<NodeName>]) -> Option<KeyLive>
         transcript: facts.transcript,
         tests: tests?,
         confirmations: Vec::new(),
+        replaces: None,
     })
 }

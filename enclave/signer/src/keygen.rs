@@ -150,6 +150,9 @@ impl Keygen {
 }
 
 impl Node {
+    /// Looks in the state for keys whose shares are to be made.
+    pub(crate) fn find_jobs(&mut self, _now: UnixMillis) {}
+
     /// An entry asks for a key.
     pub(crate) fn key_wanted(
         &mut self,

@@ -27,10 +27,16 @@ mod requests;
 mod roster;
 mod runs;
 mod signing;
+mod stats;
 mod triples;
+mod views;
 
-pub use answer::{Answer, PendingAnswer, Receipt, Signed, SignedDenial, Submission, Ticket};
-pub use boot::{BootSecret, Entropy};
-pub use event::{BirthError, Bytes, Event, HaltReason, NodeConfig, Output};
+pub use answer::{
+    Answer, PendingAnswer, Query, Receipt, Reply, Signed, SignedDenial, SignedReply, Submission,
+    Ticket,
+};
+pub use boot::{BootSecret, Entropy, NotAnEcho};
+pub use event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
 pub use node::Node;
 pub use peer::PeerMessage;
+pub use stats::Stats;

@@ -13,14 +13,15 @@ use casemate_audit::{StoreWriter, Tree};
 use casemate_ledger::{Committed, Effect, EntryBody, State};
 use casemate_proto::governance::SignedStatement;
 use casemate_proto::ids::Hash32;
-use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, NodeName, UnixMillis};
 use casemate_threshold::{Misuse, Participants, RunError, RunRegistry};
 use zeroize::Zeroize as _;
 
+use crate::answer::Ticket;
 use crate::boot::{BootSecret, Entropy};
 use crate::checkpoints::Checkpoints;
-use crate::event::{BirthError, Bytes, Event, HaltReason, NodeConfig, Output};
+use crate::event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
 use crate::keygen::Keygen;
 use crate::peer::PeerMessage;
 use crate::publish::Publisher;
@@ -28,7 +29,9 @@ use crate::requests::Requests;
 use crate::roster::Roster;
 use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
+use crate::stats::{Count, Stats, Timing};
 use crate::triples::Triples;
+use crate::views::Asks;
 
 /// For how many of the newest leaves a node can give proofs, at 64 bytes each; for older ones the
 /// auditors' stores can.
@@ -56,8 +59,12 @@ pub struct Node {
     pub(crate) triples: Triples,
     pub(crate) keygen: Keygen,
     pub(crate) requests: Requests,
+    pub(crate) asks: Asks,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) publisher: Publisher,
+    pub(crate) stats: Stats,
+    /// When the submissions came that are not answered yet; for the statistics only.
+    submitted: BTreeMap<Ticket, UnixMillis>,
     /// Freezes that were obeyed on receipt and are not applied yet.
     pub(crate) early_freezes: BTreeMap<Hash32, (SignedStatement, UnixMillis)>,
     /// Numbers for runs that this boot proposes; never repeated.
@@ -93,17 +100,60 @@ impl Node {
         entropy: Box<dyn Entropy>,
     ) -> Result<Self, BirthError> {
         let state = State::birth(record)?;
-        let boot_id = boot.id(name);
-        if state.current_boot(name) != Some(boot_id) {
+        if state.current_boot(name) != Some(boot.id(name)) {
             return Err(BirthError::NotThisBoot { node: name.clone() });
         }
-        let names = record.manifest.nodes.iter().map(|node| node.name.clone()).collect();
-        let roster = Roster::new(names, name.clone());
-        let party =
-            roster.party(name).ok_or_else(|| BirthError::NotThisBoot { node: name.clone() })?;
+        let publisher = Publisher::new(StoreWriter::new(&casemate_proto::cbor::encode(record)));
+        let log = (state, Tree::new(), publisher);
+        Ok(Self::with_log(boot, name, log, config, entropy)?)
+    }
+
+    /// A node from a snapshot: a boot that was admitted to a cluster that exists. Whoever calls this
+    /// has learned the snapshot's hash from at least t other nodes over channels that this boot
+    /// attested; what is checked here is that the state is of the cluster whose genesis this boot
+    /// was configured with, that this boot is current in it, and that the tail leads to its tree.
+    ///
+    /// It has no share of any key until one is recovered for it, and no permit for any entry that
+    /// the snapshot has applied.
+    ///
+    /// # Errors
+    /// If one does not hold.
+    pub fn join(
+        boot: BootSecret,
+        name: &NodeName,
+        genesis: &GenesisRecord,
+        state: State,
+        tail: &[u8],
+        config: NodeConfig,
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, JoinError> {
+        let (expected, found) = (genesis.id(), state.genesis());
+        if expected != found || genesis.manifest != *state.manifest() {
+            return Err(JoinError::OtherGenesis { expected, found });
+        }
+        if state.current_boot(name) != Some(boot.id(name)) {
+            return Err(JoinError::NotThisBoot { node: name.clone() });
+        }
+        let (publisher, tree) = Publisher::from_tail(genesis, tail, &state)?;
+        let mut node = Self::with_log(boot, name, (state, tree, publisher), config, entropy)?;
+        node.find_jobs(node.state.time());
+        Ok(node)
+    }
+
+    fn with_log(
+        boot: BootSecret,
+        name: &NodeName,
+        (state, tree, publisher): (State, Tree, Publisher),
+        config: NodeConfig,
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, Misuse> {
+        let manifest = state.manifest();
+        let names = manifest.nodes.iter().map(|node| node.name.clone()).collect();
         let threshold =
-            u16::try_from(record.manifest.threshold).map_err(|_| Misuse::PartyNumber(u16::MAX))?;
-        let genesis = casemate_proto::cbor::encode(record);
+            u16::try_from(manifest.threshold).map_err(|_| Misuse::PartyNumber(u16::MAX))?;
+        let roster = Roster::new(names, name.clone());
+        let party = roster.party(name).ok_or(Misuse::NotParticipating)?;
+        let boot_id = boot.id(name);
         Ok(Self {
             config,
             boot,
@@ -112,7 +162,7 @@ impl Node {
             roster,
             threshold,
             state,
-            tree: Tree::new(),
+            tree,
             registry: RunRegistry::new(party, boot_id),
             asked: BTreeMap::new(),
             runs: Runs::default(),
@@ -120,8 +170,11 @@ impl Node {
             triples: Triples::default(),
             keygen: Keygen::default(),
             requests: Requests::default(),
+            asks: Asks::default(),
             checkpoints: Checkpoints::default(),
-            publisher: Publisher::new(StoreWriter::new(&genesis)),
+            publisher,
+            stats: Stats::default(),
+            submitted: BTreeMap::new(),
             early_freezes: BTreeMap::new(),
             next_number: 0,
             disputes: BTreeSet::new(),
@@ -155,6 +208,26 @@ impl Node {
     pub const fn published(&self) -> u64 {
         self.publisher.published()
     }
+    /// Keys that are live, and of how many of them this boot holds a share.
+    #[must_use]
+    pub fn keys(&self) -> (u64, u64) {
+        let live = self.state.keys().iter().filter(|(_, key)| key.live.is_some());
+        live.fold((0_u64, 0_u64), |(all, own), (name, _)| {
+            let held = u64::from(self.holds(name, self.roster.me()));
+            (all.saturating_add(1), own.saturating_add(held))
+        })
+    }
+    /// What it counted since its boot.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+    /// This boot's record with `evidence`: an attestation document over [`BootRecord::user_data`]
+    /// with the genesis id as scope, and over the asker's nonce.
+    #[must_use]
+    pub fn attested_record(&self, evidence: Vec<u8>) -> BootRecord {
+        self.boot.record(self.roster.me(), evidence)
+    }
     /// How many pairs of triples are ready for the set that this node leads now.
     #[must_use]
     pub fn stocked(&self, now: UnixMillis) -> usize {
@@ -178,18 +251,37 @@ impl Node {
             return Vec::new();
         }
         match event {
-            Event::Submit { ticket, submission } => self.submit(ticket, submission, now),
+            Event::Submit { ticket, submission } => {
+                self.stats.count(Count::Submitted);
+                if self.submitted.len() <= self.config.max_waiting {
+                    self.submitted.insert(ticket, now);
+                }
+                self.submit(ticket, submission, now);
+            }
+            Event::Ask { ticket, query } => self.ask(ticket, &query, now),
             Event::Committed(committed) => self.apply(&committed, now),
             Event::Peer { from, bytes } => self.peer(&from, bytes.as_slice(), now),
             Event::Link { node, up } => {
                 self.roster.set_link(&node, up);
-                if !up {
+                if up {
+                    // it may have missed a freeze that is not applied yet
+                    self.pass_freezes_on(&node);
+                } else {
                     self.lost(&node, now);
                 }
             }
+            Event::Dispute { from, size, root } => self.disputed(from, size, root),
             Event::Tick => self.tick(now),
         }
         let out = std::mem::take(&mut self.out);
+        for output in &out {
+            if let Output::Answer { ticket, answer } = output {
+                self.stats.answered(answer);
+                if let Some(since) = self.submitted.remove(ticket) {
+                    self.stats.time(Timing::Answer, now.since(since));
+                }
+            }
+        }
         if self.halted {
             // whatever was about to be said rests on a state that is wrong somewhere
             return out.into_iter().filter(|o| matches!(o, Output::Halt { .. })).collect();
@@ -206,13 +298,25 @@ impl Node {
         self.drive_keygen(now);
         self.drive_requests(now);
         self.drive_checkpoints(now);
+        self.drive_asks(now);
         self.fill_stock(now);
+    }
+
+    /// Replication says that a peer has another root.
+    fn disputed(&mut self, peer: NodeName, size: u64, theirs: Hash32) {
+        let is_other = peer != *self.roster.me() && self.roster.party(&peer).is_some();
+        if let (true, Ok(ours)) = (is_other, self.tree.root_at(size))
+            && ours != theirs
+        {
+            self.dispute(peer, size, theirs, ours);
+        }
     }
 
     /// A peer names another root than this node's own: it gets nothing that depends on one. The
     /// word of t peers halts this node, since one of t at least is honest; fewer could all be
     /// lying, and would otherwise stop every honest node with a message each.
     pub(crate) fn dispute(&mut self, peer: NodeName, size: u64, theirs: Hash32, ours: Hash32) {
+        self.stats.count(Count::Disputes);
         self.disputes.insert(peer.clone());
         let disputing = u64::try_from(self.disputes.len()).unwrap_or(u64::MAX);
         if disputing >= self.state.manifest().threshold {
@@ -245,16 +349,29 @@ impl Node {
             Ok(applied) => applied,
             Err(error) => return self.halt(error.into()),
         };
+        self.stats.count(Count::Applied);
         let index = self.tree.append(applied.record.leaf_hash());
         self.publisher.record(&applied.record, committed);
+        for effect in &applied.effects {
+            if let Effect::KeyLive { name, .. } = effect {
+                self.publisher.keep_key(&mut self.tree, name, &applied.record);
+            }
+        }
         if let EntryBody::Statement(signed) = &committed.entry().body {
             self.early_freezes.remove(&signed.id());
         }
+        let mut admitted = None;
         for effect in applied.effects {
+            if let Effect::BootAdmitted { node, boot } = &effect {
+                admitted = Some((node.clone(), *boot));
+            }
             self.effect(effect, committed, index, now);
         }
         if self.halted {
             return;
+        }
+        if let Some((node, boot)) = admitted {
+            self.admitted(node, boot, now);
         }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
         self.resume_early_starts(now);
@@ -301,6 +418,24 @@ impl Node {
                 self.drop_stale_candidates();
             }
         }
+    }
+
+    /// Another boot is admitted: puts out what it needs to begin with, and what it holds no share of
+    /// is to be recovered.
+    fn admitted(&mut self, node: NodeName, boot: BootId, now: UnixMillis) {
+        if let Some(tail) = self.publisher.tail(&self.tree) {
+            let snapshot = self.state.to_snapshot();
+            self.out.push(Output::Handover(Handover {
+                node,
+                boot,
+                size: self.state.size(),
+                root: self.state.root(),
+                hash: State::snapshot_hash(&snapshot),
+                snapshot: snapshot.into(),
+                tail: tail.into(),
+            }));
+        }
+        self.find_jobs(now);
     }
 
     fn peer(&mut self, from: &NodeName, bytes: &[u8], now: UnixMillis) {

@@ -161,6 +161,7 @@ impl Node {
 
     /// A checkpoint of `size` leaves is cosigned: answers whose records it covers go out.
     pub(crate) fn prove(&mut self, note: &str, size: u64, now: UnixMillis) {
+        self.prove_keys(note, size);
         for proving in std::mem::take(&mut self.requests.proving) {
             let (credential, request_id) = (proving.credential, proving.request_id);
             let status = self.state.request(&credential, &request_id).map(|r| (r.index, &r.status));

@@ -16,7 +16,7 @@ use casemate_proto::governance::{
 use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
 use casemate_proto::stamp::Stamp;
-use casemate_proto::{CredentialId, Denial, DenialCode, RequestId, UnixMillis};
+use casemate_proto::{CredentialId, Denial, DenialCode, NodeName, RequestId, UnixMillis};
 
 use crate::answer::{Answer, PendingAnswer, Submission, Ticket};
 use crate::event::Output;
@@ -86,7 +86,7 @@ impl Requests {
             self.proving.iter().fold(0, |sum, p| sum.saturating_add(p.tickets.len()));
         waiting.saturating_add(others).saturating_add(proving)
     }
-    /// The highest index of a signature whose proof somebody waits for.
+    /// Whether somebody waits for the proof of a signature.
     pub(crate) fn wants_proof(&self) -> bool {
         !self.proving.is_empty()
     }
@@ -405,6 +405,15 @@ impl Node {
         self.burn_signing(now);
         let others = self.roster.others();
         self.send_others(&others, &PeerMessage::Freeze(signed.clone()));
+    }
+
+    /// Tells a peer of the freezes that are obeyed here and not applied yet.
+    pub(crate) fn pass_freezes_on(&mut self, to: &NodeName) {
+        let early: Vec<SignedStatement> =
+            self.early_freezes.values().map(|(signed, _)| signed.clone()).collect();
+        for signed in early {
+            self.send(to, &PeerMessage::Freeze(signed));
+        }
     }
 
     fn propose_other(

@@ -15,6 +15,7 @@ use zeroize::Zeroize as _;
 use crate::event::Bytes;
 use crate::node::Node;
 use crate::peer::PeerMessage;
+use crate::stats::Went;
 
 /// Most runs at one time.
 pub(crate) const MAX_RUNS: usize = 512;
@@ -121,6 +122,7 @@ pub(crate) struct Slot {
     pub(crate) run: AnyRun,
     pub(crate) role: Role,
     pub(crate) participants: Participants,
+    pub(crate) since: UnixMillis,
     /// Who has been heard in it.
     pub(crate) heard: BTreeSet<PartyId>,
 }
@@ -250,7 +252,8 @@ impl Node {
         let mut run = build(self, claim)?;
         let mut steps = vec![run.start(now)?];
         steps.extend(then(&mut run, id)?);
-        let slot = Slot { run, role, participants, heard: BTreeSet::new() };
+        self.stats.run(&role, Went::Begun, Millis(0));
+        let slot = Slot { run, role, participants, since: now, heard: BTreeSet::new() };
         let early = self.runs.insert(id, slot);
         for step in steps {
             self.take_step(id, step, now);
@@ -310,6 +313,7 @@ impl Node {
         }
         let Some(made) = step.done else { return };
         if let Some(slot) = self.runs.end(&id) {
+            self.stats.run(&slot.role, Went::Done, now.since(slot.since));
             for name in self.roster.names_of(&slot.participants) {
                 self.roster.proved_itself(&name);
             }
@@ -354,10 +358,13 @@ impl Node {
     pub(crate) fn end_run(&mut self, id: RunId, error: &RunError, now: UnixMillis) {
         let Some(mut slot) = self.runs.end(&id) else { return };
         slot.run.burn();
+        let late = matches!(error, RunError::Expired { .. });
+        let went = if late { Went::Late } else { Went::Failed };
+        self.stats.run(&slot.role, went, now.since(slot.since));
         tracing::debug!(run = %id, role = ?slot.role, %error, "run ended without a result");
         let mut blamed: Vec<NodeName> =
             error.culprits().iter().filter_map(|party| self.roster.name(*party).cloned()).collect();
-        if matches!(error, RunError::Expired { .. }) {
+        if late {
             for party in slot.participants.others(self.registry.me().party) {
                 if let Some(name) = self.roster.name(party).cloned()
                     && !slot.heard.contains(&party)

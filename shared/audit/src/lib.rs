@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod record;
 pub mod report;
 pub mod store;
+pub mod tail;
 pub mod tile;
 pub mod tree;
 pub mod verify;
@@ -34,5 +35,6 @@ pub use receipt::{InclusionReceipt, ReceiptError, VerifiedRecord, verify_receipt
 pub use record::{Counter, Record, RecordError, RecordFields};
 pub use report::{Finding, RecordedSignature, Report};
 pub use store::{File, StoreRead, StoreWriter};
+pub use tail::{Tail, TailError};
 pub use tree::{Frontier, HashStore, Tree, TreeError};
 pub use verify::{Authority, Expectations, Replay, ReplayOutcome, verify_store};

@@ -201,15 +201,17 @@ pub enum WriteError {
 /// of the tree only: at most 256 records, and 256 hashes for each level of tiles.
 #[derive(Clone, Debug, Default)]
 pub struct StoreWriter {
-    frontier: Frontier,
+    pub(crate) frontier: Frontier,
     /// The size at the last commit.
-    committed: u64,
+    pub(crate) committed: u64,
     /// The leaves of the bundle that is not full.
-    leaves: Vec<Vec<u8>>,
+    pub(crate) leaves: Vec<Vec<u8>>,
     /// The hashes of the tile of each level that is not full.
-    edge: Vec<Vec<Hash32>>,
+    pub(crate) edge: Vec<Vec<Hash32>>,
     /// Files that are complete but not handed out.
-    pending: Vec<File>,
+    pub(crate) pending: Vec<File>,
+    /// What travels beside entries that are not handed out, by its name.
+    pub(crate) attached: BTreeMap<Hash32, Vec<u8>>,
 }
 
 impl StoreWriter {
@@ -238,8 +240,6 @@ impl StoreWriter {
             return Err(TreeError::NotAFrontier { size, hashes: 0 }.into());
         }
         let mut writer = Self { committed: size, ..Self::default() };
-        // the complete subtrees under a partial tile are the frontier of its hashes
-        let mut frontier_parts: Vec<Vec<Hash32>> = Vec::new();
         for level in 0..8 {
             let hashes = match partial(size, TileKind::Hashes(level)) {
                 None => Vec::new(),
@@ -250,13 +250,9 @@ impl StoreWriter {
                     hashes
                 }
             };
-            let mut part = Frontier::new();
-            hashes.iter().for_each(|hash| part.append(*hash));
-            frontier_parts.push(part.hashes().to_vec());
             writer.edge.push(hashes);
         }
-        frontier_parts.reverse();
-        writer.frontier = Frontier::from_parts(size, frontier_parts.concat())?;
+        writer.frontier = frontier_of(size, &writer.edge)?;
         if let Some(tile) = partial(size, TileKind::Entries) {
             let (found, bytes) = required_tile(store, tile)?;
             let leaves = parse_bundle(found, &bytes)?;
@@ -299,7 +295,7 @@ impl StoreWriter {
 
     /// Takes what travels beside an entry, by the hash that the entry calls it.
     pub fn attach(&mut self, name: &Hash32, bytes: &[u8]) {
-        self.pending.push((attachment_path(name), bytes.to_vec()));
+        self.attached.insert(*name, bytes.to_vec());
     }
 
     /// Adds a leaf's hash to the tiles, and full tiles' roots to the tiles above.
@@ -335,6 +331,8 @@ impl StoreWriter {
         let checkpoint = Checkpoint::parse(note.text())?;
         self.check(&checkpoint)?;
         let mut files = core::mem::take(&mut self.pending);
+        let attached = core::mem::take(&mut self.attached);
+        files.extend(attached.into_iter().map(|(name, bytes)| (attachment_path(&name), bytes)));
         for tile in tiles_for(self.committed, checkpoint.size).filter(|tile| !tile.is_full()) {
             let bytes = match tile.kind() {
                 TileKind::Entries => encode_bundle(&self.leaves)?,
@@ -360,6 +358,21 @@ impl StoreWriter {
             Err(WriteError::OtherCheckpoint { size, root, have, have_root })
         }
     }
+}
+
+/// The frontier of a tree whose tiles that are not full hold these hashes, from level 0 up: the
+/// complete subtrees under such a tile are the frontier of its hashes.
+pub(crate) fn frontier_of(size: u64, edge: &[Vec<Hash32>]) -> Result<Frontier, TreeError> {
+    let parts: Vec<Hash32> = edge
+        .iter()
+        .rev()
+        .flat_map(|hashes| {
+            let mut part = Frontier::new();
+            hashes.iter().for_each(|hash| part.append(*hash));
+            part.hashes().to_vec()
+        })
+        .collect();
+    Frontier::from_parts(size, parts)
 }
 
 /// The tile of this kind that is not full in a tree of `size` leaves, if there is one.

@@ -7,15 +7,18 @@
 //! enclave moves the base forward ([`Tree::forget_before`]), as what is older is in the tiles of
 //! the auditors' stores; a tree restored from a snapshot has its base there.
 //!
+//! A leaf can be *pinned* ([`Tree::pin`]): the at most 48 hashes beside its path stay when the
+//! base moves past them, so that it can be proved for ever.
+//!
 //! Why the base works: in a proof for a leaf at or behind the base, each sibling either was
 //! completed behind it, or is one of the complete subtrees of the frontier at the base.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use casemate_proto::Hash32;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
-use crate::merkle::{empty_root, node_hash};
+use crate::merkle::{ProofError, empty_root, node_hash, verify_inclusion};
 
 /// Most leaves in a tree: 2⁴⁸ is 8,900 years at a thousand entries a second.
 pub const MAX_SIZE: u64 = 1 << 48;
@@ -165,6 +168,10 @@ pub struct Tree {
     base: u64,
     frontier: Frontier,
     levels: Vec<Level>,
+    /// Leaves that stay provable.
+    pins: BTreeSet<u64>,
+    /// What their proofs need of before the base, by level and index.
+    kept: BTreeMap<(u8, u64), Hash32>,
 }
 
 /// The hashes of one level from index `first` on, which is always even.
@@ -194,7 +201,7 @@ impl Tree {
                 Level { first: complete & !1, hashes: kept.into_iter().collect() }
             })
             .collect();
-        Self { base, frontier, levels }
+        Self { base, frontier, levels, ..Self::default() }
     }
 
     /// Appends a leaf by its hash and returns its index.
@@ -237,16 +244,76 @@ impl Tree {
         &self.frontier
     }
 
-    /// Drops what only proofs about leaves and sizes before `size` need. Sizes beyond the end
-    /// count as the end.
+    /// Drops what only proofs about leaves and sizes before `size` need, pinned leaves excepted.
+    /// Sizes beyond the end count as the end.
     pub fn forget_before(&mut self, size: u64) {
         let base = size.min(self.size()).max(self.base);
         self.base = base;
-        for (bits, level) in (0_u32..).zip(&mut self.levels) {
-            let first = base.checked_shr(bits).unwrap_or(0) & !1;
+        for (bits, level) in (0_u8..).zip(&mut self.levels) {
+            let first = base.checked_shr(bits.into()).unwrap_or(0) & !1;
             let dropped = usize::try_from(first.saturating_sub(level.first)).unwrap_or(usize::MAX);
-            level.hashes.drain(..dropped.min(level.hashes.len()));
+            let gone = level.hashes.drain(..dropped.min(level.hashes.len()));
+            for (index, hash) in (level.first..).zip(gone) {
+                if is_beside(&self.pins, bits, index) {
+                    self.kept.insert((bits, index), hash);
+                }
+            }
             level.first = first.max(level.first);
+        }
+    }
+
+    /// Keeps a leaf provable, wherever the base moves.
+    ///
+    /// # Errors
+    /// If there is no such leaf, or it is before the base.
+    pub fn pin(&mut self, index: u64) -> Result<(), TreeError> {
+        let size = self.size();
+        if index >= size {
+            return Err(TreeError::IndexOutside { index, size });
+        }
+        if index < self.base && !self.pins.contains(&index) {
+            return Err(TreeError::Missing { level: 0, index });
+        }
+        self.pins.insert(index);
+        Ok(())
+    }
+
+    /// Pins a leaf from before the base by a proof that it is in the tree as it is now.
+    ///
+    /// # Errors
+    /// If it is not shown to be.
+    pub fn pin_proved(
+        &mut self,
+        leaf: &Hash32,
+        index: u64,
+        proof: &[Hash32],
+    ) -> Result<(), ProofError> {
+        let size = self.size();
+        verify_inclusion(leaf, index, size, proof, &self.root())?;
+        self.pins.insert(index);
+        let mut from_top = proof.iter().rev();
+        let (mut low, mut high) = (0, size);
+        while let (Some(middle), Some(hash)) = (split(low, high), from_top.next()) {
+            let (beside, width) = if index < middle {
+                (middle, high.saturating_sub(middle))
+            } else {
+                (low, middle.saturating_sub(low))
+            };
+            // a range that is not full yet will be, behind the base
+            if width.is_power_of_two() && beside.checked_rem(width) == Some(0) {
+                let bits = u8::try_from(width.trailing_zeros()).unwrap_or(u8::MAX);
+                self.kept.insert((bits, beside.checked_shr(bits.into()).unwrap_or(0)), *hash);
+            }
+            if index < middle { high = middle } else { low = middle }
+        }
+        Ok(())
+    }
+
+    /// Lets a pinned leaf go.
+    pub fn unpin(&mut self, index: u64) {
+        if self.pins.remove(&index) {
+            let pins = &self.pins;
+            self.kept.retain(|(level, at), _| is_beside(pins, *level, *at));
         }
     }
 
@@ -285,10 +352,20 @@ impl Tree {
 
 impl HashStore for Tree {
     fn hash(&self, level: u8, index: u64) -> Option<Hash32> {
-        let level = self.levels.get(usize::from(level))?;
-        let at = usize::try_from(index.checked_sub(level.first)?).ok()?;
-        level.hashes.get(at).copied()
+        let here = self.levels.get(usize::from(level)).and_then(|level| {
+            let at = usize::try_from(index.checked_sub(level.first)?).ok()?;
+            level.hashes.get(at).copied()
+        });
+        here.or_else(|| self.kept.get(&(level, index)).copied())
     }
+}
+
+/// Whether a subtree is beside the path of one of these leaves.
+fn is_beside(leaves: &BTreeSet<u64>, level: u8, index: u64) -> bool {
+    let first = |index: u64| index.checked_shl(level.into()).unwrap_or(u64::MAX);
+    let beside = index ^ 1;
+    let behind = first(beside.saturating_add(1));
+    leaves.range(first(beside)..).next().is_some_and(|leaf| *leaf < behind)
 }
 
 /// The root of the tree's first `size` leaves.

@@ -225,6 +225,10 @@ pub struct KeyLive {
     /// Every node's word.
     #[n(7)]
     pub confirmations: Vec<Confirmation>,
+    /// The epoch whose shares these take the place of; left out when the key is made. Of two
+    /// sets of shares made from one epoch only one can go live, and the other is dropped.
+    #[n(8)]
+    pub replaces: Option<u64>,
 }
 
 impl KeyLive {

@@ -76,6 +76,9 @@ fn check(state: &State, live: &KeyLive) -> Result<(), String> {
         Some(now) if live.epoch <= now.epoch => {
             return Err(format!("epoch {} is not above the current {}", live.epoch, now.epoch));
         }
+        now if live.replaces != now.as_ref().map(|now| now.epoch) => {
+            return Err("it does not take the place of the current epoch".to_owned());
+        }
         _ => {}
     }
     let roster: BTreeSet<&NodeName> = state.boots.keys().collect();
@@ -136,12 +139,15 @@ pub(crate) fn apply_key_live(
             format_args!("key `{}`, epoch {}: {reason}", live.name, live.epoch),
         ));
     }
+    // every one of them has just confirmed
+    let holders = state.boots.iter().map(|(node, boot)| (node.clone(), boot.id)).collect();
     if let Some(key) = state.keys.get_mut(&live.name) {
         key.live = Some(LiveKey {
             public_key: live.public_key.clone(),
             chain_code: live.chain_code,
             epoch: live.epoch,
             index,
+            holders,
         });
     }
     effects.push(Effect::KeyLive {

@@ -2,17 +2,20 @@
 //!
 //! *Knowing that an entry is committed is not permission.* A permit comes out of applying an
 //! entry; turning it into an attempt asks the applied state again, at the moment of release:
-//! is the cluster frozen, are this boot and every participant's boot current, is the key's epoch
-//! the same, is it still within τ of the entry's time, is this attempt's number fresh. An attempt
-//! is one use: it cannot be cloned, and the signing run consumes it (invariants I4, I6, I8).
+//! is the cluster frozen, are this boot and every participant's boot current and holders of the
+//! key's current epoch, is it still within τ of the entry's time, is this attempt's number fresh. An
+//! attempt is one use: it cannot be cloned, and the signing run consumes it (invariants I4, I6, I8).
+//! A permit outlives its key's epoch, since the key stays what it was; each attempt is bound to the
+//! epoch that is current when it begins.
 
 use std::collections::BTreeSet;
 
+use casemate_policy::Charge;
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
 use casemate_proto::{
-    BootId, CredentialId, DerivationPath, GenesisId, Incarnation, KeyName, NodeName, RequestId,
-    Scheme, UnixMillis,
+    BootId, CredentialId, DerivationPath, GenesisId, GrantId, Incarnation, KeyName, NodeName,
+    RequestId, Scheme, UnixMillis,
 };
 
 use crate::state::State;
@@ -30,8 +33,9 @@ pub struct Permit {
     pub(crate) key: KeyName,
     pub(crate) scheme: Scheme,
     pub(crate) path: DerivationPath,
-    pub(crate) epoch: u64,
     pub(crate) digest: [u8; 32],
+    pub(crate) grant: GrantId,
+    pub(crate) charges: Vec<Charge>,
     pub(crate) at: UnixMillis,
     pub(crate) release_by: UnixMillis,
     /// Which attempts' numbers are used up: one place for each of [`MAX_ATTEMPTS`].
@@ -152,15 +156,21 @@ pub enum PermitError {
         /// t.
         threshold: u64,
     },
-    /// The key's epoch is another by now.
-    #[error("key `{key}` is in epoch {now}, and the entry was for epoch {then}")]
-    OtherEpoch {
+    /// The key is not live.
+    #[error("key `{key}` is not live")]
+    NotLive {
         /// The key.
         key: KeyName,
-        /// The entry's.
-        then: u64,
-        /// The key's.
-        now: u64,
+    },
+    /// A participant's current boot has no share of the key's current epoch.
+    #[error("node `{node}` holds no share of epoch {epoch} of key `{key}`")]
+    WithoutShare {
+        /// The node.
+        node: NodeName,
+        /// The key.
+        key: KeyName,
+        /// Its current epoch.
+        epoch: u64,
     },
     /// The attempt's number was used, or is beyond the last.
     #[error("attempt {number} is not fresh: the next is {next} of {MAX_ATTEMPTS}")]
@@ -201,6 +211,16 @@ impl Permit {
     pub const fn scheme(&self) -> Scheme {
         self.scheme
     }
+    /// The grant that allowed it.
+    #[must_use]
+    pub const fn grant(&self) -> &GrantId {
+        &self.grant
+    }
+    /// What was charged for it.
+    #[must_use]
+    pub fn charges(&self) -> &[Charge] {
+        &self.charges
+    }
     /// The lowest fresh number from `least` on; [`MAX_ATTEMPTS`] if there is none.
     #[must_use]
     pub fn next_attempt(&self, least: u8) -> u8 {
@@ -237,17 +257,13 @@ impl Permit {
             return Err(PermitError::AlreadySigned);
         }
         let key = &self.key;
-        match state.key_epoch(key) {
-            Some(epoch) if epoch == self.epoch => {}
-            other => {
-                return Err(PermitError::OtherEpoch {
-                    key: key.clone(),
-                    then: self.epoch,
-                    now: other.unwrap_or(u64::MAX),
-                });
-            }
-        }
+        let epoch =
+            state.key_epoch(key).ok_or_else(|| PermitError::NotLive { key: key.clone() })?;
         let participants = current_participants(state, me, participants)?;
+        if let Some((node, _)) = participants.iter().find(|(node, _)| !state.is_holder(key, node)) {
+            let (node, key) = (node.clone(), key.clone());
+            return Err(PermitError::WithoutShare { node, key, epoch });
+        }
         // whoever leads names the number, so a high one must not use up those below it
         let used = self.used.get_mut(usize::from(number)).filter(|used| !**used);
         let Some(used) = used else {
@@ -261,7 +277,7 @@ impl Permit {
                 index: self.index,
                 entry: self.entry,
                 key: self.key.clone(),
-                epoch: self.epoch,
+                epoch,
                 path: self.path.clone(),
                 participants,
                 attempt: number,

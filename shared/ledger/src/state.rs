@@ -21,22 +21,22 @@ pub const RESERVED_PREFIX: &str = "casemate.";
 /// A node's current boot.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub(crate) struct BootState {
+pub struct BootState {
     /// The boot's id.
     #[n(0)]
-    pub(crate) id: BootId,
+    pub id: BootId,
     /// Its Ed25519 key.
     #[cbor(n(1), with = "minicbor::bytes")]
-    pub(crate) key: [u8; 32],
+    pub key: [u8; 32],
     /// The highest version of `apply` that it has.
     #[n(2)]
-    pub(crate) apply_version: u64,
+    pub apply_version: u64,
     /// The image that it attested.
     #[n(3)]
-    pub(crate) measurement: Measurement,
+    pub measurement: Measurement,
     /// When it was admitted.
     #[n(4)]
-    pub(crate) admitted: UnixMillis,
+    pub admitted: UnixMillis,
 }
 
 /// A key.
@@ -64,9 +64,13 @@ pub struct LiveKey {
     /// The current epoch.
     #[n(2)]
     pub epoch: u64,
-    /// The index of the entry that made the key live.
+    /// The index of the entry that made this epoch live.
     #[n(3)]
     pub index: u64,
+    /// The boots that hold a share of this epoch: those that were current when it went live. One
+    /// that was admitted since has none.
+    #[n(4)]
+    pub holders: BTreeMap<NodeName, BootId>,
 }
 
 /// What is remembered of a request.
@@ -447,6 +451,44 @@ impl State {
     #[must_use]
     pub fn current_boot_key(&self, node: &NodeName) -> Option<[u8; 32]> {
         self.boots.get(node).map(|boot| boot.key)
+    }
+    /// What is known of a node's current boot.
+    #[must_use]
+    pub fn boot(&self, node: &NodeName) -> Option<&BootState> {
+        self.boots.get(node)
+    }
+    /// Whether a node's current boot holds a share of a key's current epoch.
+    #[must_use]
+    pub fn is_holder(&self, key: &KeyName, node: &NodeName) -> bool {
+        let live = self.keys.get(key).and_then(|key| key.live.as_ref());
+        let holder = live.and_then(|live| live.holders.get(node));
+        holder.is_some_and(|holder| self.current_boot(node) == Some(*holder))
+    }
+    /// The version of `apply` that the next entry is applied with.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+    /// Whether governance confirmed the genesis.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+    /// The images whose boots are admitted.
+    #[must_use]
+    pub const fn images(&self) -> &BTreeSet<Measurement> {
+        &self.images
+    }
+    /// The requests that wait for approvals or a delay.
+    pub fn pending_requests(
+        &self,
+    ) -> impl Iterator<Item = (&CredentialId, &RequestId, &PendingRequest)> {
+        self.requests.iter().filter_map(|((credential, id), request)| match &request.status {
+            RequestStatus::Pending(pending) if pending.expires > self.time => {
+                Some((credential, id, pending))
+            }
+            _ => None,
+        })
     }
     /// Whether a boot is its node's current one.
     #[must_use]

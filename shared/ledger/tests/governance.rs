@@ -274,8 +274,11 @@ fn i13_live_key_never_changes_and_epochs_only_rise() {
     let mut other = next.clone();
     other.chain_code = [1; 32];
     assert!(matches!(kit.apply(EntryBody::KeyLive(other)), Verdict::Denied(_)));
+    // made from the same epoch, under a number of its own: only one of the two can go live
+    let twin = kit.key_live("agent-7", Scheme::EcdsaSecp256k1, 2);
     kit.accept(EntryBody::KeyLive(next.clone()));
     assert!(matches!(kit.apply(EntryBody::KeyLive(next)), Verdict::Denied(_)));
+    assert!(matches!(kit.apply(EntryBody::KeyLive(twin)), Verdict::Denied(_)));
     kit.ecdsa = k256::ecdsa::SigningKey::from_slice(&[9; 32]).unwrap();
     let swapped = kit.key_live("agent-7", Scheme::EcdsaSecp256k1, 2);
     assert!(matches!(kit.apply(EntryBody::KeyLive(swapped)), Verdict::Denied(_)));

@@ -101,7 +101,8 @@ fn i6_retired_boot_gets_no_attempt_and_is_no_participant() {
         boot(&kit.nsms[0], &node(0), &SigningKey::from_bytes(&[0x71; 32]), 0x71, &scope, kit.now);
     kit.accept(EntryBody::Admit(new.clone()));
     assert_eq!(attempt(&mut kit, &me, &set, 0), Err(PermitError::NotCurrent));
-    attempt(&mut kit, &new.id(), &set, 0).unwrap();
+    let refused = attempt(&mut kit, &new.id(), &set, 0);
+    assert!(matches!(refused, Err(PermitError::WithoutShare { .. })), "{refused:?}");
 }
 
 #[test]
@@ -124,11 +125,35 @@ fn participants_are_exactly_t_different_nodes_with_this_one() {
 }
 
 #[test]
-fn new_epoch_of_the_key_voids_the_permit() {
+fn permit_follows_its_key_into_a_new_epoch_with_other_runs() {
     let (mut kit, me, set) = allowed();
+    let now = kit.now;
+    let before = kit.permits[0].attempt(&kit.state, &me, &set, 0, now).unwrap();
+    let live = kit.key_live("agent-7", Scheme::EcdsaSecp256k1, 3);
+    kit.accept(EntryBody::KeyLive(live));
+    let after = kit.permits[0].attempt(&kit.state, &me, &set, 1, now).unwrap();
+    assert_eq!((before.binding().epoch, after.binding().epoch), (0, 3));
+    assert_ne!(before.binding().hash(), after.binding().hash());
+}
+
+#[test]
+fn i6_admitted_boot_signs_only_once_an_epoch_names_it_a_holder() {
+    let (mut kit, me, set) = allowed();
+    kit.pass(second(2));
+    let scope = Hash32::new(*kit.state.genesis().as_bytes());
+    let key = SigningKey::from_bytes(&[0x71; 32]);
+    let new = boot(&kit.nsms[1], &node(1), &key, 0x71, &scope, kit.now);
+    kit.accept(EntryBody::Admit(new));
+    let refused = attempt(&mut kit, &me, &set, 0);
+    assert!(
+        matches!(&refused, Err(PermitError::WithoutShare { node: n, epoch: 0, .. }) if *n == node(1)),
+        "{refused:?}"
+    );
+    attempt(&mut kit, &me, &[node(0), node(2)], 0).unwrap();
+    kit.boots[1] = key;
     let live = kit.key_live("agent-7", Scheme::EcdsaSecp256k1, 1);
     kit.accept(EntryBody::KeyLive(live));
-    assert!(matches!(attempt(&mut kit, &me, &set, 0), Err(PermitError::OtherEpoch { .. })));
+    attempt(&mut kit, &me, &set, 1).unwrap();
 }
 
 #[test]

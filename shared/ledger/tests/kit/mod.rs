@@ -342,6 +342,7 @@ impl Kit {
             transcript: Hash32::new([0x77; 32]),
             tests: Vec::new(),
             confirmations: Vec::new(),
+            replaces: self.state.key_epoch(&key_name(name)),
         };
         live.tests = [[0, 1], [1, 2]]
             .iter()

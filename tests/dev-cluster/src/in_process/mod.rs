@@ -21,7 +21,8 @@ use casemate_ledger::{EntryBody, State};
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
 use casemate_signer::{
-    Answer, BirthError, Bytes, Event, HaltReason, Node, Output, Submission, Ticket,
+    Answer, BirthError, Bytes, Event, HaltReason, Handover, Node, Output, SignedReply, Submission,
+    Ticket,
 };
 use casemate_sim::SimNsm;
 
@@ -117,6 +118,8 @@ pub struct Cluster {
     parallel: bool,
     answers: BTreeMap<Ticket, Answer>,
     asked: BTreeMap<Ticket, NodeName>,
+    replies: BTreeMap<Ticket, Option<SignedReply>>,
+    handovers: BTreeMap<NodeName, Handover>,
     next_ticket: u64,
     ticked_at: UnixMillis,
     watch: Box<dyn FnMut(Progress) + Send>,
@@ -160,6 +163,8 @@ impl Cluster {
             parallel,
             answers: BTreeMap::new(),
             asked: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            handovers: BTreeMap::new(),
             next_ticket: 0,
             watch: Box::new(|_| ()),
             intercept: None,
@@ -466,6 +471,12 @@ impl Cluster {
             Output::Publish(files) => {
                 self.write(from, files);
                 (self.watch)(Progress::Published { node: name });
+            }
+            Output::Reply { ticket, reply } => {
+                self.replies.insert(ticket, reply);
+            }
+            Output::Handover(handover) => {
+                self.handovers.insert(handover.node.clone(), handover);
             }
             Output::Halt { reason } => {
                 (self.watch)(Progress::Halted { node: name, reason });

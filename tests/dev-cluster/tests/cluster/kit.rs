@@ -386,6 +386,12 @@ impl Seen {
                 .concat(),
             ),
             Output::Answer { .. } => Self::Outside(Vec::new()),
+            Output::Reply { reply, .. } => {
+                Self::Outside(reply.as_ref().map(|r| r.reply.clone()).unwrap_or_default())
+            }
+            Output::Handover(handover) => {
+                Self::Peer(PeerMessage::Run([&handover.snapshot[..], &handover.tail].concat()))
+            }
             Output::Halt { .. } => Self::Halt,
         }
     }
