@@ -1,24 +1,26 @@
 //! Replication: openraft over the ledger, one member for each *boot*, everything in memory.
 //!
-//! A node's replication is openraft between four rooms of ours. [`log_store`] keeps log and vote and
-//! checks what openraft does to them; [`machine`] hands committed entries to the node and waits for
-//! it; [`network`] asks other boots and weighs their answers; [`inbound`] takes what they ask. Beside it:
-//! [`proposals`] into the log, [`membership`] that follows the ledger, [`time`] that no leader runs ahead of,
-//! and [`roots`] that are compared.
+//! A node's replication is openraft between four rooms of ours. `log_store` keeps log and vote and
+//! checks what openraft does to them; `machine` hands committed entries to the node and waits for
+//! it; `network` asks other boots and weighs their answers; `inbound` takes what they ask. Beside
+//! them: `proposals` into the log, `membership` that follows the ledger, `time` that no leader runs
+//! ahead of, and `roots` that are compared.
 //!
 //! A cluster begins by [`genesis`]; a restarted node comes back through [`join`]. Both are pure state
 //! machines. Nothing here opens a socket: messages leave as [`Out::Send`] and arrive by
 //! [`Replication::receive`], over channels that attest whose they are.
 //!
-//! What Raft assumes of its members does not hold of a broken enclave: it can stop the ledger, or have
-//! nodes halt. What it cannot do is not decided here: each node applies entries by itself, compares
-//! roots, and releases a share only by what it applied.
+//! What Raft assumes of its members does not hold of a broken enclave: it can stop the ledger, or
+//! have nodes halt. What else it gains is not decided here: each node applies entries by itself,
+//! compares roots, and releases a share only by what it applied.
 
 mod config;
 mod core;
 mod fatal;
+pub mod genesis;
 mod handle;
 mod inbound;
+pub mod join;
 mod log_store;
 mod machine;
 mod membership;
