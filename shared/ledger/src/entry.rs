@@ -173,6 +173,81 @@ pub enum Attachment {
     Policy(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
+/// Why what travels beside an entry does not belong to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachmentError {
+    /// The entry needs one, or one of another kind.
+    #[error("what must travel beside a `{kind}` entry is missing")]
+    Missing {
+        /// The entry's kind.
+        kind: &'static str,
+    },
+    /// The entry has none.
+    #[error("nothing travels beside a `{kind}` entry")]
+    Unwanted {
+        /// The entry's kind.
+        kind: &'static str,
+    },
+    /// More bytes than may travel beside an entry.
+    #[error("{size} bytes travel beside a `{kind}` entry; at most {max} may")]
+    TooLarge {
+        /// The entry's kind.
+        kind: &'static str,
+        /// How many came.
+        size: usize,
+        /// How many may.
+        max: usize,
+    },
+    /// It is not what the entry names by its hash.
+    #[error("what travels beside a `{kind}` entry is not what the entry names")]
+    Mismatch {
+        /// The entry's kind.
+        kind: &'static str,
+    },
+}
+
+impl EntryBody {
+    /// Checks that exactly what belongs beside this entry is there, within its cap and of the hash
+    /// that the entry names. An entry without it would only be denied; replication asks before it
+    /// lets one in.
+    ///
+    /// # Errors
+    /// Saying what is wrong.
+    pub fn check_attachment(&self, attachment: Option<&Attachment>) -> Result<(), AttachmentError> {
+        use casemate_proto::governance::{Change, MAX_POLICY};
+        use casemate_proto::manifest::{GenesisRecord, MAX_GENESIS};
+        let kind = self.kind();
+        let within = |size: usize, max: usize| {
+            if size > max { Err(AttachmentError::TooLarge { kind, size, max }) } else { Ok(()) }
+        };
+        let wanted_policy = match self {
+            Self::Governance(signed) => match signed.envelope.change {
+                Change::SetPolicy { policy } => Some(policy),
+                _ => None,
+            },
+            _ => None,
+        };
+        let same = match (self, wanted_policy, attachment) {
+            (Self::Genesis { id }, _, Some(Attachment::Genesis(bytes))) => {
+                within(bytes.len(), MAX_GENESIS)?;
+                casemate_proto::cbor::decode::<GenesisRecord>(bytes, MAX_GENESIS)
+                    .is_ok_and(|record| record.id() == *id)
+            }
+            (_, Some(policy), Some(Attachment::Policy(bytes))) => {
+                within(bytes.len(), MAX_POLICY)?;
+                casemate_policy::Policy::from_canonical(bytes)
+                    .is_ok_and(|named| named.policy_hash() == policy)
+            }
+            (Self::Genesis { .. }, ..) | (_, Some(_), _) => {
+                return Err(AttachmentError::Missing { kind });
+            }
+            (_, None, Some(_)) => return Err(AttachmentError::Unwanted { kind }),
+            (_, None, None) => true,
+        };
+        if same { Ok(()) } else { Err(AttachmentError::Mismatch { kind }) }
+    }
+}
+
 /// A test signature that shows that one set of shares works.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

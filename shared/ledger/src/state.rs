@@ -503,6 +503,26 @@ impl State {
         self.roots.push_back((self.tree.size(), self.tree.root()));
     }
 
+    /// The newest sizes and roots, oldest first, at most `most` of them.
+    pub fn recent_roots(&self, most: usize) -> impl Iterator<Item = (u64, Hash32)> + '_ {
+        self.roots.iter().skip(self.roots.len().saturating_sub(most)).copied()
+    }
+    /// Every node's current boot.
+    #[must_use]
+    pub fn current_boots(&self) -> BTreeMap<NodeName, BootId> {
+        self.boots.iter().map(|(node, boot)| (node.clone(), boot.id)).collect()
+    }
+    /// The boots that were current once and never will be again.
+    #[must_use]
+    pub const fn retired_boots(&self) -> &BTreeSet<BootId> {
+        &self.retired_boots
+    }
+    /// The version of `apply` that the ledger is at.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
     pub(crate) fn root_at(&self, size: u64) -> Option<Hash32> {
         let at = self.roots.binary_search_by_key(&size, |(s, _)| *s).ok()?;
         self.roots.get(at).map(|(_, root)| *root)

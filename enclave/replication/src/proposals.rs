@@ -1,0 +1,281 @@
+//! Proposals: from a node to whoever leads, and there into the log.
+//!
+//! A proposal may be lost on the way; whoever made it proposes again, and `apply` gives the same
+//! result twice. The leader stamps the time and appends. What cannot become a ledger entry, or only
+//! one that every node would deny, is refused before that.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use casemate_ledger::entry::{AttachmentError, MAX_ENTRY};
+use casemate_ledger::{Attachment, Entry, EntryBody};
+use casemate_proto::{BootId, UnixMillis};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::types::Payload;
+use crate::wire::Message;
+
+/// Most proposals that wait for a leader.
+const MAX_QUEUED: usize = 2_048;
+/// Most bytes of proposals of one boot, this one's own included, that are on their way into the log.
+const MAX_BYTES: usize = 24 * 1024 * 1024;
+/// What a proposal counts at least.
+const MIN_BYTES: usize = 2 * 1024;
+/// Boots whose share is kept.
+const MAX_PROPOSERS: usize = 64;
+/// How long a proposal waits for a leader before it is dropped.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the leader does not append a second admission of a boot.
+const ADMISSION_MEMORY: Duration = Duration::from_secs(5);
+
+/// Why a proposal is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposalRefused {
+    /// The entry would be too large.
+    #[error("the entry would have {size} bytes; at most {MAX_ENTRY} are accepted")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+    },
+    /// What belongs beside the entry is missing, too large, or something else.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
+    /// Nobody proposes a genesis: the first leader appends it.
+    #[error("a genesis is not proposed")]
+    Genesis,
+    /// Too much is on its way already.
+    #[error("too many proposals wait")]
+    Busy,
+    /// Replication has stopped.
+    #[error("replication has stopped")]
+    Stopped,
+}
+
+/// Checks what can be checked of a proposal without any state.
+fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, ProposalRefused> {
+    if matches!(body, EntryBody::Genesis { .. }) {
+        return Err(ProposalRefused::Genesis);
+    }
+    // the stamp is not known yet: the largest has the longest encoding
+    let entry = Entry { at: UnixMillis(u64::MAX), body: body.clone() };
+    let size = entry.encode().len();
+    if size > MAX_ENTRY {
+        return Err(ProposalRefused::TooLarge { size });
+    }
+    body.check_attachment(attachment)?;
+    let beside = match attachment {
+        None => 0,
+        Some(Attachment::Genesis(bytes) | Attachment::Policy(bytes)) => bytes.len(),
+    };
+    Ok(size.saturating_add(beside))
+}
+
+/// A proposal that was checked.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    body: EntryBody,
+    attachment: Option<Attachment>,
+    /// Another boot's, which had it forwarded here: it goes no further.
+    is_forwarded: bool,
+    since: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The queue of proposals.
+#[derive(Debug)]
+pub(crate) struct Proposals {
+    me: BootId,
+    queue: mpsc::Sender<Proposal>,
+    room: Mutex<BTreeMap<BootId, Arc<Semaphore>>>,
+    /// Boots whose admission this leader appended a moment ago.
+    admitting: Mutex<BTreeMap<BootId, Instant>>,
+}
+
+impl Proposals {
+    pub(crate) fn new(me: BootId) -> (Self, mpsc::Receiver<Proposal>) {
+        let (queue, waiting) = mpsc::channel(MAX_QUEUED);
+        let proposals = Self { me, queue, room: Mutex::default(), admitting: Mutex::default() };
+        (proposals, waiting)
+    }
+
+    /// Takes this node's own proposal.
+    pub(crate) fn own(
+        &self,
+        body: EntryBody,
+        attachment: Option<Attachment>,
+    ) -> Result<(), ProposalRefused> {
+        self.queue(self.me, body, attachment)
+    }
+
+    /// Takes what another boot forwarded. Only current boots have a say.
+    pub(crate) fn forwarded(
+        &self,
+        from: BootId,
+        is_current: bool,
+        body: EntryBody,
+        attachment: Option<Attachment>,
+    ) {
+        if !is_current {
+            tracing::debug!(%from, "a proposal of a boot that is not current is dropped");
+            return;
+        }
+        if let Err(error) = self.queue(from, body, attachment) {
+            tracing::warn!(%from, %error, "a forwarded proposal is refused");
+        }
+    }
+
+    fn queue(
+        &self,
+        from: BootId,
+        body: EntryBody,
+        attachment: Option<Attachment>,
+    ) -> Result<(), ProposalRefused> {
+        let size = check(&body, attachment.as_ref())?;
+        let room = self.room(from, size)?;
+        let proposal = Proposal {
+            body,
+            attachment,
+            is_forwarded: from != self.me,
+            since: Instant::now(),
+            _room: room,
+        };
+        self.queue.try_send(proposal).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposalRefused::Busy,
+            mpsc::error::TrySendError::Closed(_) => ProposalRefused::Stopped,
+        })
+    }
+
+    fn room(&self, of: BootId, size: usize) -> Result<OwnedSemaphorePermit, ProposalRefused> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if !room.contains_key(&of) && room.len() >= MAX_PROPOSERS {
+            // those of retired boots; what is under way holds its own
+            room.retain(|boot, share| *boot == self.me || share.available_permits() < MAX_BYTES);
+        }
+        let share = room.entry(of).or_insert_with(|| Arc::new(Semaphore::new(MAX_BYTES)));
+        let bytes = u32::try_from(size.max(MIN_BYTES)).map_err(|_| ProposalRefused::Busy)?;
+        Arc::clone(share).try_acquire_many_owned(bytes).map_err(|_| ProposalRefused::Busy)
+    }
+
+    /// Whether the leader appended this boot's admission a moment ago; if not, notes that it does.
+    fn is_being_admitted(&self, boot: BootId) -> bool {
+        let mut admitting = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        admitting.retain(|_, at| at.elapsed() < ADMISSION_MEMORY);
+        if admitting.len() >= MAX_PROPOSERS {
+            return true;
+        }
+        match admitting.entry(boot) {
+            std::collections::btree_map::Entry::Occupied(_) => true,
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(Instant::now());
+                false
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Works off the queue, until replication stops.
+    pub(crate) async fn run_proposals(self: Arc<Self>, mut waiting: mpsc::Receiver<Proposal>) {
+        loop {
+            let next = tokio::select! {
+                () = self.halt.raised() => return,
+                next = waiting.recv() => next,
+            };
+            let Some(proposal) = next else { return };
+            self.place(proposal).await;
+        }
+    }
+
+    /// Appends, forwards, or waits for a leader, up to its patience.
+    async fn place(self: &Arc<Self>, proposal: Proposal) {
+        let mut metrics = self.raft.metrics();
+        let until = proposal.since.checked_add(PATIENCE);
+        loop {
+            let leader = metrics.borrow_and_update().current_leader.map(|id| id.0);
+            match leader {
+                Some(leader) if leader == self.me => {
+                    // nothing goes before the genesis
+                    if self.view.borrow().size > 0 {
+                        return self.append(proposal).await;
+                    }
+                }
+                Some(_) if proposal.is_forwarded => return,
+                Some(leader) if self.peers.is_up(&leader) => {
+                    let Proposal { body, attachment, .. } = proposal;
+                    self.peers.outbox.send(leader, &Message::Propose { body, attachment });
+                    return;
+                }
+                Some(_) | None => {}
+            }
+            if proposal.since.elapsed() >= PATIENCE {
+                tracing::debug!(kind = proposal.body.kind(), "no leader took a proposal");
+                return;
+            }
+            let pause = tokio::time::sleep(Duration::from_millis(50));
+            tokio::select! {
+                () = self.halt.raised() => return,
+                _ = metrics.changed() => {}
+                () = pause => {}
+                () = until_instant(until) => {}
+            }
+        }
+    }
+
+    async fn append(self: &Arc<Self>, proposal: Proposal) {
+        if let EntryBody::Admit(record) = &proposal.body
+            && !self.may_admit(record.id(), &record.node)
+        {
+            return;
+        }
+        let Proposal { body, attachment, _room, .. } = proposal;
+        let entry = Entry { at: self.clock.now(), body };
+        let core = Arc::clone(self);
+        match self.raft.client_write_ff(Payload::new(entry, attachment)).await {
+            Ok(written) => {
+                // its share is taken until it is applied, or lost with this boot's leadership
+                self.runtime.spawn(async move {
+                    let _room = _room;
+                    tokio::select! {
+                        () = core.halt.raised() => {}
+                        _ = written => {}
+                    }
+                });
+            }
+            Err(fatal) => self.stopped(&openraft::error::RaftError::Fatal(fatal)),
+        }
+    }
+
+    /// Whether this leader appends a boot's admission: not while it reaches the boot that the new one
+    /// would replace, or did a moment ago, and not twice in a row.
+    fn may_admit(&self, boot: BootId, node: &casemate_proto::NodeName) -> bool {
+        let view = self.view.borrow().clone();
+        if view.is_current(&boot) || view.retired.contains(&boot) {
+            return false;
+        }
+        let Some(former) = view.boots.get(node) else { return false };
+        let gone_after = Duration::from_millis(self.config.gone_after.0);
+        let is_gone = if *former == self.me {
+            false
+        } else {
+            match self.peers.link(former) {
+                Some(link) => !link.up && link.since.elapsed() >= gone_after,
+                None => self.started.elapsed() >= gone_after,
+            }
+        };
+        if !is_gone {
+            tracing::info!(%node, "a new boot is not admitted: the current one is there");
+            return false;
+        }
+        !self.proposals.is_being_admitted(boot)
+    }
+}
+
+async fn until_instant(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
