@@ -1,3 +1,67 @@
-//! `casemate-enclave`.
+//! `casemate-enclave`: the program in the enclave image.
+//!
+//! Its security module is the Nitro one and its door is vsock; there is no switch for anything else.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use casemate_nsm::NsmError;
+use casemate_nsm::device::NsmDevice;
+use casemate_runtime::{Platform, ServeError, Settings, SystemClock, serve};
+use casemate_transport::Listener;
+use clap::Parser;
+
+/// One boot of a Casemate node. It listens on vsock for its parent and has no other door; it ends only
+/// when something happens that must not. Keys and state live in its memory and end with it.
+#[derive(Parser)]
+#[command(name = "casemate-enclave", version)]
+struct Cli {}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Nsm(#[from] NsmError),
+    #[error("vsock cannot be listened on: {0}")]
+    Door(std::io::Error),
+    #[error("the runtime cannot start: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = Cli::try_parse() {
+        let code = if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        return if error.print().is_ok() { code } else { ExitCode::FAILURE };
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), StartError> {
+    casemate_runtime::telemetry::to_console();
+    let nsm = Arc::new(NsmDevice::open()?);
+    let seed = Arc::clone(&nsm);
+    // what the libraries draw from the operating system is fed by the security module as well
+    seed.check_entropy()?;
+    let platform = Platform {
+        attest: nsm,
+        clock: Arc::new(SystemClock),
+        entropy: Box::new(move || casemate_runtime::platform::mixed_entropy(seed.as_ref())),
+        settings: Settings::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    runtime.block_on(async {
+        let door = Listener::vsock().map_err(StartError::Door)?;
+        serve(door, platform).await.map_err(StartError::Serve)
+    })
+}

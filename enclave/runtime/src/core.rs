@@ -1,0 +1,434 @@
+//! The one task that knows where this boot stands.
+//!
+//! It waits for a configuration, takes part in its cluster's birth or asks to be admitted, and is then a
+//! member until something halts it. It does no work of its own: it hands words from one room to
+//! another, so it is never busy for long.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use casemate_door::frame::Phase as PhaseName;
+use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
+use casemate_proto::manifest::Manifest;
+use casemate_proto::{BootId, Millis, NodeName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::birth::Birth;
+use crate::control::{ControlSender, FromControl};
+use crate::envelope::{self, Kind};
+use crate::joining::Joining;
+use crate::links::{FromLink, Link, LinkPolicy};
+use crate::member::{FromMember, Member};
+use crate::outbox::Outbox;
+use crate::platform::Platform;
+
+/// When somebody is told to come back who cannot be served now.
+pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
+/// Most words that the parent was given and did not read; a parent that is further behind is cut off.
+const MAX_TICKETS: usize = 8_192;
+
+/// Where this boot stands.
+enum Phase {
+    Waiting,
+    Birth(Box<Birth>),
+    Joining(Box<Joining>),
+    Member(Box<Member>),
+}
+
+/// Why a configuration is refused; for people.
+pub(crate) type Refusal = String;
+
+/// What several phases need.
+pub(crate) struct Common {
+    pub(crate) platform: Arc<Platform>,
+    policy: watch::Sender<Option<Arc<LinkPolicy>>>,
+    pub(crate) links: Links,
+}
+
+impl Common {
+    /// From here on links go by this.
+    pub(crate) fn set_policy(&self, policy: LinkPolicy) {
+        self.policy.send_replace(Some(Arc::new(policy)));
+    }
+}
+
+/// The links that are up, the newest for each boot.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    links: BTreeMap<u64, Link>,
+    newest: BTreeMap<BootId, u64>,
+}
+
+impl Links {
+    fn add(&mut self, link: Link) {
+        self.newest.insert(link.peer.boot(), link.number);
+        self.links.insert(link.number, link);
+    }
+    /// Forgets a link, and thereby closes it. The boot whose newest link it was.
+    fn remove(&mut self, number: u64) -> Option<(NodeName, BootId)> {
+        let link = self.links.remove(&number)?;
+        let boot = link.peer.boot();
+        if self.newest.get(&boot) != Some(&number) {
+            return None;
+        }
+        self.newest.remove(&boot);
+        Some((link.peer.node().clone(), boot))
+    }
+    pub(crate) fn get(&self, number: u64) -> Option<&Link> {
+        self.links.get(&number)
+    }
+    /// The newest link to a boot.
+    pub(crate) fn to(&self, boot: &BootId) -> Option<&Link> {
+        self.links.get(self.newest.get(boot)?)
+    }
+    /// The newest link of each boot.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Link> {
+        self.newest.values().filter_map(|number| self.links.get(number))
+    }
+    /// Closes all links but those that `keep` wants.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Link) -> bool) {
+        self.links.retain(|_, link| keep(link));
+        let links = &self.links;
+        self.newest.retain(|_, number| links.contains_key(number));
+    }
+    /// Sends to a boot, if its link is up and keeps up.
+    pub(crate) fn send(&self, to: &BootId, kind: Kind, message: &[u8]) -> bool {
+        self.to(to).is_some_and(|link| link.send(envelope::seal(kind, message)))
+    }
+}
+
+/// The core.
+pub(crate) struct Core {
+    common: Common,
+    control: Option<ControlSender>,
+    configuration: Option<Configuration>,
+    outbox: Outbox,
+    tickets: Tickets,
+    phase: Phase,
+}
+
+/// Who asked what: the parent's tickets are its connection's own.
+#[derive(Debug, Default)]
+struct Tickets {
+    next: u64,
+    open: BTreeMap<Ticket, (u64, Ticket)>,
+}
+
+impl Tickets {
+    fn open(&mut self, connection: u64, theirs: Ticket) -> Option<Ticket> {
+        if self.open.len() >= MAX_TICKETS {
+            return None;
+        }
+        let ours = Ticket(self.next);
+        self.next = self.next.saturating_add(1);
+        self.open.insert(ours, (connection, theirs));
+        Some(ours)
+    }
+    fn close(&mut self, ours: Ticket, connection: u64) -> Option<Ticket> {
+        let (of, theirs) = self.open.remove(&ours)?;
+        (of == connection).then_some(theirs)
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        platform: Arc<Platform>,
+        policy: watch::Sender<Option<Arc<LinkPolicy>>>,
+    ) -> Self {
+        Self {
+            common: Common { platform, policy, links: Links::default() },
+            control: None,
+            configuration: None,
+            outbox: Outbox::default(),
+            tickets: Tickets::default(),
+            phase: Phase::Waiting,
+        }
+    }
+
+    /// Works until this boot halts; why it did.
+    pub(crate) async fn run(
+        mut self,
+        mut control: mpsc::Receiver<FromControl>,
+        mut links: mpsc::Receiver<FromLink>,
+    ) -> String {
+        let mut tick = interval(self.common.platform.settings.tick);
+        let mut status = interval(self.common.platform.settings.status);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                Some(said) = control.recv() => self.control(said).await,
+                Some(link) = links.recv() => self.link(link).await,
+                said = next_of(&mut self.phase) => self.member(said).await,
+                _ = tick.tick() => self.tick().await,
+                _ = status.tick() => { self.tell_status(); Ok(()) }
+            };
+            if let Err(reason) = step {
+                tracing::error!(%reason, "halted");
+                self.tell(FromEnclave::Halted { reason: reason.clone() });
+                // the last word gets a moment to go out
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                return reason;
+            }
+        }
+    }
+
+    fn tell(&mut self, message: FromEnclave) {
+        if let Some(control) = &self.control
+            && !control.send(message)
+        {
+            tracing::warn!("the parent does not keep up; its connection is closed");
+            self.control = None;
+        }
+    }
+
+    fn tell_status(&mut self) {
+        let common = &self.common;
+        let status = match &self.phase {
+            Phase::Waiting => crate::status::plain(PhaseName::Waiting, common),
+            Phase::Birth(_) => crate::status::plain(PhaseName::Birth, common),
+            Phase::Joining(_) => crate::status::plain(PhaseName::Joining, common),
+            Phase::Member(member) => crate::status::of_member(member, common),
+        };
+        self.tell(FromEnclave::Status(Box::new(status)));
+    }
+
+    async fn control(&mut self, from: FromControl) -> Result<(), String> {
+        match from {
+            FromControl::Up(sender) => {
+                self.control = Some(sender);
+                self.tickets.open.clear();
+                if let Some(record) = self.genesis_record() {
+                    self.tell(FromEnclave::Genesis { record });
+                }
+                let again: Vec<FromEnclave> = self.outbox.again().collect();
+                for message in again {
+                    self.tell(message);
+                }
+                self.tell_status();
+            }
+            FromControl::Down { connection } => {
+                if self.control.as_ref().is_some_and(|c| c.connection == connection) {
+                    self.control = None;
+                    self.tickets.open.clear();
+                }
+            }
+            FromControl::Said { connection, message } => {
+                if self.control.as_ref().is_some_and(|c| c.connection == connection) {
+                    self.said(connection, *message).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn genesis_record(&self) -> Option<Vec<u8>> {
+        match &self.phase {
+            Phase::Member(member) => Some(member.genesis_record().to_vec()),
+            _ => None,
+        }
+    }
+
+    async fn said(&mut self, connection: u64, message: ToEnclave) {
+        match message {
+            ToEnclave::Configure(configuration) => {
+                if let Err(reason) = self.configure(configuration) {
+                    tracing::warn!(%reason, "configuration refused");
+                    self.tell(FromEnclave::Refused { reason });
+                }
+                self.tell_status();
+            }
+            ToEnclave::Stored { batch } => self.outbox.stored(batch),
+            ToEnclave::Submit { ticket, submission } => self.submit(connection, ticket, submission),
+            ToEnclave::Ask { ticket, query } => self.ask(connection, ticket, query),
+        }
+    }
+
+    fn submit(&mut self, connection: u64, theirs: Ticket, submission: Submission) {
+        let full = self.outbox.is_full();
+        if let Phase::Member(member) = &self.phase
+            && !full
+            && let Some(ours) = self.tickets.open(connection, theirs)
+        {
+            if member.submit(ours, submission) {
+                return;
+            }
+            self.tickets.close(ours, connection);
+        }
+        let answer = Answer::Busy { retry_after: RETRY_AFTER };
+        self.tell(FromEnclave::Answer { ticket: theirs, answer });
+    }
+
+    fn ask(&mut self, connection: u64, theirs: Ticket, query: Query) {
+        if let Phase::Member(member) = &mut self.phase
+            && let Some(ours) = self.tickets.open(connection, theirs)
+        {
+            if member.ask(ours, query, &self.common) {
+                return;
+            }
+            self.tickets.close(ours, connection);
+        }
+        self.tell(FromEnclave::Reply { ticket: theirs, reply: None });
+    }
+
+    fn configure(&mut self, configuration: Configuration) -> Result<(), Refusal> {
+        if let Some(known) = &self.configuration {
+            let same = known.node == configuration.node && known.manifest == configuration.manifest;
+            let genesis = configuration.genesis.as_deref();
+            let fits = genesis.is_none_or(|given| {
+                known.genesis.as_deref() == Some(given)
+                    || self.genesis_record().as_deref() == Some(given)
+            });
+            return match same && fits {
+                true => Ok(()),
+                false => Err("this boot has another configuration; start the enclave anew".into()),
+            };
+        }
+        let manifest: Manifest =
+            casemate_proto::cbor::decode(&configuration.manifest, casemate_proto::manifest::MAX_MANIFEST)
+                .map_err(|error| format!("manifest: {error}"))?;
+        manifest.check().map_err(|error| error.to_string())?;
+        if manifest.node(&configuration.node).is_none() {
+            return Err(format!("the manifest has no node `{}`", configuration.node));
+        }
+        let mut node = self.common.platform.settings.node;
+        if let Some(stock) = configuration.triple_stock {
+            node.triple_stock = usize::try_from(stock.min(64)).unwrap_or(64);
+        }
+        self.phase = match &configuration.genesis {
+            None => {
+                let birth = Birth::begin(&configuration.node, manifest, node, &self.common)?;
+                Phase::Birth(Box::new(birth))
+            }
+            Some(record) => {
+                let joining =
+                    Joining::begin(&configuration.node, &manifest, record, node, &self.common)?;
+                Phase::Joining(Box::new(joining))
+            }
+        };
+        tracing::info!(node = %configuration.node, "configured");
+        self.configuration = Some(configuration);
+        Ok(())
+    }
+
+    async fn link(&mut self, from: FromLink) -> Result<(), String> {
+        match from {
+            FromLink::Up(link) => {
+                self.common.links.add(link.clone());
+                match &mut self.phase {
+                    Phase::Waiting => {}
+                    Phase::Birth(birth) => birth.link_up(&link, &self.common),
+                    Phase::Joining(joining) => joining.link_up(&link, &self.common),
+                    Phase::Member(member) => member.link_up(&link, &self.common).await,
+                }
+            }
+            FromLink::Down { link } => {
+                if let Some((node, boot)) = self.common.links.remove(link)
+                    && let Phase::Member(member) = &mut self.phase
+                {
+                    member.link_down(&node, boot).await;
+                }
+            }
+            FromLink::Said { link, message } => {
+                let Some(link) = self.common.links.get(link).cloned() else { return Ok(()) };
+                let Some((kind, message)) = envelope::open(&message) else {
+                    tracing::warn!(node = %link.peer.node(), "message of no known kind dropped");
+                    return Ok(());
+                };
+                match &mut self.phase {
+                    Phase::Waiting => {}
+                    Phase::Birth(birth) => {
+                        if kind == Kind::Genesis {
+                            birth.said(&link, message, &self.common)?;
+                        }
+                    }
+                    Phase::Joining(joining) => {
+                        if kind == Kind::Join {
+                            joining.said(&link, message, &self.common)?;
+                        }
+                    }
+                    Phase::Member(member) => member.said(&link, kind, message, &self.common),
+                }
+            }
+        }
+        self.advance().await
+    }
+
+    /// Goes on to the next phase where this one has come to its end.
+    async fn advance(&mut self) -> Result<(), String> {
+        let member = match &mut self.phase {
+            Phase::Birth(birth) if birth.is_done() => birth.into_member(&mut self.common)?,
+            Phase::Joining(joining) if joining.is_done() => joining.into_member(&mut self.common)?,
+            _ => return Ok(()),
+        };
+        tracing::info!(genesis = %member.genesis(), "member");
+        self.tell(FromEnclave::Genesis { record: member.genesis_record().to_vec() });
+        self.phase = Phase::Member(Box::new(member));
+        if let Phase::Member(member) = &mut self.phase {
+            member.begin(&self.common).await;
+        }
+        self.tell_status();
+        Ok(())
+    }
+
+    async fn member(&mut self, said: FromMember) -> Result<(), String> {
+        let Phase::Member(member) = &mut self.phase else { return Ok(()) };
+        match said {
+            FromMember::Replication(out) => member.replication(out, &self.common).await?,
+            FromMember::Applied => member.applied(&mut self.common).await,
+            FromMember::Evidence(evidence) => member.evidence(evidence),
+            FromMember::Node(output) => match member.node(output, &self.common)? {
+                None => {}
+                Some(Said::Answer(ticket, answer)) => {
+                    let ticket = self
+                        .control
+                        .as_ref()
+                        .and_then(|control| self.tickets.close(ticket, control.connection));
+                    if let Some(ticket) = ticket {
+                        self.tell(FromEnclave::Answer { ticket, answer });
+                    }
+                }
+                Some(Said::Reply(ticket, reply)) => {
+                    let ticket = self
+                        .control
+                        .as_ref()
+                        .and_then(|control| self.tickets.close(ticket, control.connection));
+                    if let Some(ticket) = ticket {
+                        self.tell(FromEnclave::Reply { ticket, reply });
+                    }
+                }
+                Some(Said::Publish(files)) => {
+                    let message = self.outbox.put(files);
+                    self.tell(message);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), String> {
+        match &mut self.phase {
+            Phase::Waiting => {}
+            Phase::Birth(birth) => birth.tick(&self.common)?,
+            Phase::Joining(joining) => joining.tick(&self.common)?,
+            Phase::Member(member) => member.tick(&self.common),
+        }
+        self.advance().await
+    }
+}
+
+/// What a node's output is for the parent.
+pub(crate) enum Said {
+    Answer(Ticket, Answer),
+    Reply(Ticket, Option<casemate_door::SignedReply>),
+    Publish(Vec<casemate_audit::store::File>),
+}
+
+/// The next word of a member's rooms; never, where this boot is none.
+async fn next_of(phase: &mut Phase) -> FromMember {
+    match phase {
+        Phase::Member(member) => member.next().await,
+        _ => std::future::pending().await,
+    }
+}

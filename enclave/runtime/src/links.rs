@@ -1,0 +1,276 @@
+//! Channels to peers: a connection of the parent's, a handshake, then frames both ways.
+//!
+//! What the parent relays here is whatever it likes. A link is worth something only once the handshake
+//! has made an [`AttestedPeer`]; from then on every message is that boot's, in order, or the link
+//! is dead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use casemate_channel::{AttestedPeer, Channel, Expected, Handshake, LocalIdentity, Opener, Progress, Sealer};
+use casemate_door::{MAX_PEER_FRAME, PeerHello};
+use casemate_proto::Hash32;
+use casemate_transport::Stream;
+use casemate_transport::frame::{read_frame, write_frame};
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::platform::Platform;
+
+/// Most handshakes at one time: each costs a signature of the security module and five of P-384 to
+/// verify.
+const MAX_HANDSHAKES: usize = 8;
+/// Most bytes of a parent's first frame.
+const MAX_HELLO: usize = 256;
+/// Most messages that wait for a link's connection, and most bytes of them.
+const QUEUE: usize = 1_024;
+const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+
+/// Who this boot is to its peers, and whom it takes for one.
+#[derive(Debug)]
+pub(crate) struct LinkPolicy {
+    pub(crate) identity: LocalIdentity,
+    /// What this boot goes by now.
+    pub(crate) expected: Expected,
+    /// What initial boots went by before their genesis had an id. A peer that did not hear the last
+    /// echo still does; over such a link only the birth's messages go.
+    pub(crate) birth: Option<Expected>,
+}
+
+impl LinkPolicy {
+    fn expected(&self, scope: &Hash32) -> Option<&Expected> {
+        [Some(&self.expected), self.birth.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|expected| expected.scope == *scope)
+    }
+}
+
+/// A link that is up.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) number: u64,
+    pub(crate) peer: Arc<AttestedPeer>,
+    /// What both went by in the handshake.
+    pub(crate) scope: Hash32,
+    queue: mpsc::Sender<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Link {
+    /// Queues a message. `false` if the peer does not keep up, or the link is gone: the message is
+    /// lost.
+    pub(crate) fn send(&self, message: Vec<u8>) -> bool {
+        let len = message.len();
+        if self.queued.fetch_add(len, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.queued.fetch_sub(len, Ordering::Relaxed);
+            return false;
+        }
+        let taken = self.queue.try_send(message).is_ok();
+        if !taken {
+            self.queued.fetch_sub(len, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+/// What comes of links.
+#[derive(Debug)]
+pub(crate) enum FromLink {
+    /// A peer is attested and its link is up.
+    Up(Link),
+    /// It said something.
+    Said {
+        /// On which link.
+        link: u64,
+        /// What.
+        message: Vec<u8>,
+    },
+    /// A link is gone.
+    Down {
+        /// Which.
+        link: u64,
+    },
+}
+
+/// Serves connections on the peers' port.
+pub(crate) struct LinkRoom {
+    platform: Arc<Platform>,
+    policy: watch::Receiver<Option<Arc<LinkPolicy>>>,
+    out: mpsc::Sender<FromLink>,
+    handshakes: Semaphore,
+}
+
+/// Why a connection became no link, or a link ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("this boot has no cluster yet")]
+    NotReady,
+    #[error("the parent's first frame is malformed: {0}")]
+    Hello(casemate_proto::cbor::CborError),
+    #[error("the handshake took too long")]
+    Slow,
+    #[error("the connection ended")]
+    Ended,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] casemate_transport::frame::FrameError),
+    #[error(transparent)]
+    Refused(#[from] casemate_channel::Refused),
+}
+
+impl LinkRoom {
+    pub(crate) fn new(
+        platform: Arc<Platform>,
+        policy: watch::Receiver<Option<Arc<LinkPolicy>>>,
+        out: mpsc::Sender<FromLink>,
+    ) -> Self {
+        Self { platform, policy, out, handshakes: Semaphore::new(MAX_HANDSHAKES) }
+    }
+
+    /// Serves one connection until it ends.
+    pub(crate) async fn serve(&self, number: u64, stream: Stream) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let patience = self.platform.settings.handshake;
+        let shaken = tokio::time::timeout(patience, self.shake(&mut reader, &mut writer)).await;
+        let (channel, peer, scope) = match shaken.unwrap_or(Err(LinkError::Slow)) {
+            Ok(shaken) => shaken,
+            Err(error @ (LinkError::Ended | LinkError::NotReady)) => {
+                tracing::debug!(link = number, %error, "no link");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(link = number, %error, "no link");
+                return;
+            }
+        };
+        tracing::info!(link = number, node = %peer.node(), "link up");
+        let (sealer, opener) = channel.split();
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let peer = Arc::new(peer);
+        let link =
+            Link { number, peer: Arc::clone(&peer), scope, queue, queued: Arc::clone(&queued) };
+        if self.out.send(FromLink::Up(link)).await.is_err() {
+            return;
+        }
+        let end = tokio::select! {
+            end = write_messages(writer, sealer, messages, &queued) => end,
+            end = self.read_messages(number, reader, opener) => end,
+        };
+        tracing::info!(link = number, node = %peer.node(), error = %end, "link down");
+        let _ = self.out.send(FromLink::Down { link: number }).await;
+    }
+
+    async fn shake(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        writer: &mut WriteHalf<Stream>,
+    ) -> Result<(Channel, AttestedPeer, Hash32), LinkError> {
+        let hello = read_frame(reader, MAX_HELLO).await?.ok_or(LinkError::Ended)?;
+        let hello: PeerHello =
+            casemate_proto::cbor::decode(&hello, MAX_HELLO).map_err(LinkError::Hello)?;
+        let _permit = self.handshakes.acquire().await.map_err(|_| LinkError::NotReady)?;
+        let policy = self.policy.borrow().clone().ok_or(LinkError::NotReady)?;
+        let mut entropy = (self.platform.entropy)();
+        let (mut handshake, scope) = match hello {
+            PeerHello::Dial { to } => {
+                let expected = policy.expected.clone();
+                let scope = expected.scope;
+                let (handshake, first) =
+                    Handshake::dial(&policy.identity, expected, to, entropy.as_mut())?;
+                write_frame(writer, &first, MAX_PEER_FRAME).await?;
+                (handshake, scope)
+            }
+            PeerHello::Accept => {
+                let first = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
+                let scope = casemate_channel::peek_scope(&first)?;
+                let expected = policy.expected(&scope).unwrap_or(&policy.expected).clone();
+                let handshake = Handshake::accept(&policy.identity, expected, entropy.as_mut())?;
+                match self.step(handshake, &first, writer).await? {
+                    Step::Again(handshake) => (handshake, scope),
+                    Step::Done(channel, peer) => return Ok((channel, peer, scope)),
+                }
+            }
+        };
+        loop {
+            let message = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
+            match self.step(handshake, &message, writer).await? {
+                Step::Again(next) => handshake = next,
+                Step::Done(channel, peer) => return Ok((channel, peer, scope)),
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        handshake: Handshake,
+        message: &[u8],
+        writer: &mut WriteHalf<Stream>,
+    ) -> Result<Step, LinkError> {
+        let now = self.platform.clock.now();
+        match handshake.receive(message, self.platform.attest.as_ref(), now)? {
+            Progress::Continue { handshake, send } => {
+                write_frame(writer, &send, MAX_PEER_FRAME).await?;
+                Ok(Step::Again(handshake))
+            }
+            Progress::Done { channel, peer, send } => {
+                if let Some(send) = send {
+                    write_frame(writer, &send, MAX_PEER_FRAME).await?;
+                }
+                Ok(Step::Done(channel, peer))
+            }
+        }
+    }
+
+    async fn read_messages(
+        &self,
+        link: u64,
+        mut reader: ReadHalf<Stream>,
+        mut opener: Opener,
+    ) -> LinkError {
+        loop {
+            let frame = match read_frame(&mut reader, MAX_PEER_FRAME).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return LinkError::Ended,
+                Err(error) => return error.into(),
+            };
+            match opener.open(&frame) {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    if self.out.send(FromLink::Said { link, message }).await.is_err() {
+                        return LinkError::Ended;
+                    }
+                }
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+enum Step {
+    Again(Handshake),
+    Done(Channel, AttestedPeer),
+}
+
+async fn write_messages(
+    mut writer: WriteHalf<Stream>,
+    mut sealer: Sealer,
+    mut messages: mpsc::Receiver<Vec<u8>>,
+    queued: &AtomicUsize,
+) -> LinkError {
+    while let Some(message) = messages.recv().await {
+        queued.fetch_sub(message.len(), Ordering::Relaxed);
+        let frames = match sealer.seal(&message) {
+            Ok(frames) => frames,
+            Err(error) => return error.into(),
+        };
+        for frame in frames {
+            if let Err(error) = write_frame(&mut writer, &frame, MAX_PEER_FRAME).await {
+                return error.into();
+            }
+        }
+    }
+    LinkError::Ended
+}

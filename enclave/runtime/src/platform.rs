@@ -1,0 +1,83 @@
+//! What the machine gives an enclave: attestation, time, randomness.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use casemate_nsm::Attest;
+use casemate_proto::UnixMillis;
+use casemate_replication::{RaftTiming, ReadClock};
+use casemate_signer::{Entropy, NodeConfig};
+
+/// What the machine gives.
+pub struct Platform {
+    /// The security module.
+    pub attest: Arc<dyn Attest>,
+    /// The clock.
+    pub clock: Arc<dyn ReadClock>,
+    /// A generator fit for keys, seeded anew at each call.
+    pub entropy: Box<dyn Fn() -> Box<dyn Entropy> + Send + Sync>,
+    /// Sizes and times.
+    pub settings: Settings,
+}
+
+impl core::fmt::Debug for Platform {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Platform").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Sizes and times of one enclave.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node's.
+    pub node: NodeConfig,
+    /// Replication's heartbeats and elections.
+    pub raft: RaftTiming,
+    /// How often the node is told that time passes.
+    pub tick: Duration,
+    /// How often the parent is told how the enclave is.
+    pub status: Duration,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node: NodeConfig::default(),
+            raft: RaftTiming::default(),
+            tick: Duration::from_millis(50),
+            status: Duration::from_secs(1),
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The system's clock. In a Nitro enclave it is the hypervisor's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl ReadClock for SystemClock {
+    fn now(&self) -> UnixMillis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A generator for keys in an enclave: the kernel's, with the security module's own randomness mixed in,
+/// so that either of them suffices.
+///
+/// # Errors
+/// If the security module gives none.
+pub fn mixed_entropy(
+    random: &dyn Fn(&mut [u8]) -> Result<(), NsmError>,
+) -> Result<Box<dyn Entropy>, NsmError> {
+    let mut seed = Zeroizing::new([0_u8; 32]);
+    OsRng.fill_bytes(seed.as_mut());
+    let mut module = Zeroizing::new([0_u8; 32]);
+    random(module.as_mut())?;
+    for (mixed, other) in seed.iter_mut().zip(module.iter()) {
+        *mixed ^= other;
+    }
+    Ok(Box::new(ChaCha20Rng::from_seed(*seed)))
+}

@@ -1,0 +1,99 @@
+//! The node's own thread.
+//!
+//! A protocol step takes milliseconds to tens of them; heartbeats and channels must not wait for it.
+//! The node takes one event after another from a bounded queue and hands its outputs to the core,
+//! which always takes them: so neither waits for the other.
+
+use std::sync::Arc;
+
+use casemate_replication::{AppliedView, ReadClock};
+use casemate_signer::{Event, Node, NodeStats, Output};
+use tokio::sync::{mpsc, watch};
+
+/// Most events that wait for the node.
+const QUEUE: usize = 4_096;
+
+/// What the node tells of itself after each event.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeView {
+    pub(crate) applied: AppliedView,
+    pub(crate) stats: NodeStats,
+}
+
+/// What comes from the node's thread.
+#[derive(Debug)]
+pub(crate) enum FromNode {
+    /// What it wants done.
+    Output(Output),
+    /// The thread has ended. It only does so when it is told to, halts, or something is broken.
+    Ended,
+}
+
+/// The node's thread, from outside.
+pub(crate) struct NodeHandle {
+    events: mpsc::Sender<Event>,
+    pub(crate) view: watch::Receiver<NodeView>,
+    pub(crate) applied: watch::Receiver<AppliedView>,
+}
+
+impl NodeHandle {
+    /// Starts the thread. What the node puts out comes to `out`.
+    pub(crate) fn start(
+        node: Node,
+        clock: Arc<dyn ReadClock>,
+        out: mpsc::UnboundedSender<FromNode>,
+    ) -> std::io::Result<Self> {
+        let (events, queue) = mpsc::channel(QUEUE);
+        let (view_in, view) = watch::channel(view_of(&node, &clock));
+        let (applied_in, applied) = watch::channel(AppliedView::of(node.state()));
+        std::thread::Builder::new()
+            .name("node".to_owned())
+            .spawn(move || run(node, &*clock, queue, &view_in, &applied_in, &out))?;
+        Ok(Self { events, view, applied })
+    }
+
+    /// Hands over an event that must not be lost; waits while the queue is full.
+    pub(crate) async fn must(&self, event: Event) {
+        // where the thread has ended, its end is on its way to the core
+        let _ = self.events.send(event).await;
+    }
+
+    /// Hands over an event that may be lost when too many wait. Whether it was taken.
+    pub(crate) fn offer(&self, event: Event) -> bool {
+        self.events.try_send(event).is_ok()
+    }
+}
+
+fn view_of(node: &Node, clock: &Arc<dyn ReadClock>) -> NodeView {
+    NodeView { applied: AppliedView::of(node.state()), stats: node.stats(clock.now()) }
+}
+
+fn run(
+    mut node: Node,
+    clock: &dyn ReadClock,
+    mut queue: mpsc::Receiver<Event>,
+    view: &watch::Sender<NodeView>,
+    applied: &watch::Sender<AppliedView>,
+    out: &mpsc::UnboundedSender<FromNode>,
+) {
+    while let Some(event) = queue.blocking_recv() {
+        let (ticked, committed) =
+            (matches!(event, Event::Tick), matches!(event, Event::Committed(_)));
+        for output in node.handle(event, clock.now()) {
+            if out.send(FromNode::Output(output)).is_err() {
+                return;
+            }
+        }
+        if committed {
+            applied.send_replace(AppliedView::of(node.state()));
+        }
+        if ticked {
+            let applied = applied.borrow().clone();
+            view.send_replace(NodeView { applied, stats: node.stats(clock.now()) });
+        }
+        if node.is_halted() {
+            break;
+        }
+    }
+    let _ = out.send(FromNode::Ended);
+}
