@@ -358,8 +358,8 @@ impl Core {
     /// Goes on to the next phase where this one has come to its end.
     async fn advance(&mut self) -> Result<(), String> {
         let member = match &mut self.phase {
-            Phase::Birth(birth) if birth.is_done() => birth.into_member(&mut self.common)?,
-            Phase::Joining(joining) if joining.is_done() => joining.into_member(&mut self.common)?,
+            Phase::Birth(birth) if birth.is_done() => birth.member(&self.common).await?,
+            Phase::Joining(joining) if joining.is_done() => joining.member(&self.common).await?,
             _ => return Ok(()),
         };
         tracing::info!(genesis = %member.genesis(), "member");
@@ -377,34 +377,42 @@ impl Core {
         match said {
             FromMember::Replication(out) => member.replication(out, &self.common).await?,
             FromMember::Applied => member.applied(&mut self.common).await,
-            FromMember::Evidence(evidence) => member.evidence(evidence),
-            FromMember::Node(output) => match member.node(output, &self.common)? {
-                None => {}
-                Some(Said::Answer(ticket, answer)) => {
-                    let ticket = self
-                        .control
-                        .as_ref()
-                        .and_then(|control| self.tickets.close(ticket, control.connection));
-                    if let Some(ticket) = ticket {
-                        self.tell(FromEnclave::Answer { ticket, answer });
-                    }
-                }
-                Some(Said::Reply(ticket, reply)) => {
-                    let ticket = self
-                        .control
-                        .as_ref()
-                        .and_then(|control| self.tickets.close(ticket, control.connection));
-                    if let Some(ticket) = ticket {
-                        self.tell(FromEnclave::Reply { ticket, reply });
-                    }
-                }
-                Some(Said::Publish(files)) => {
-                    let message = self.outbox.put(files);
-                    self.tell(message);
-                }
-            },
+            FromMember::Evidence(evidence) => {
+                let said = member.evidence(evidence);
+                self.pass_on(said);
+            }
+            FromMember::Node(output) => {
+                let said = member.node(output, &self.common)?;
+                self.pass_on(said);
+            }
         }
         Ok(())
+    }
+
+    fn ticket(&mut self, ours: Ticket) -> Option<Ticket> {
+        let connection = self.control.as_ref()?.connection;
+        self.tickets.close(ours, connection)
+    }
+
+    /// Passes on what is for the parent.
+    fn pass_on(&mut self, said: Option<Said>) {
+        match said {
+            None => {}
+            Some(Said::Answer(ticket, answer)) => {
+                if let Some(ticket) = self.ticket(ticket) {
+                    self.tell(FromEnclave::Answer { ticket, answer });
+                }
+            }
+            Some(Said::Reply(ticket, reply)) => {
+                if let Some(ticket) = self.ticket(ticket) {
+                    self.tell(FromEnclave::Reply { ticket, reply });
+                }
+            }
+            Some(Said::Publish(files)) => {
+                let message = self.outbox.put(files);
+                self.tell(message);
+            }
+        }
     }
 
     async fn tick(&mut self) -> Result<(), String> {

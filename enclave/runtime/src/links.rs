@@ -4,12 +4,16 @@
 //! has made an [`AttestedPeer`]; from then on every message is that boot's, in order, or the link
 //! is dead.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use casemate_channel::{AttestedPeer, Channel, Expected, Handshake, LocalIdentity, Opener, Progress, Sealer};
+use casemate_channel::wire::Hello;
+use casemate_channel::{
+    AttestedPeer, Channel, Expected, Handshake, LocalIdentity, Opener, Progress, Sealer,
+};
 use casemate_door::{MAX_PEER_FRAME, PeerHello};
-use casemate_proto::Hash32;
+use casemate_proto::{Hash32, NodeName};
 use casemate_transport::Stream;
 use casemate_transport::frame::{read_frame, write_frame};
 use tokio::io::{ReadHalf, WriteHalf};
@@ -22,6 +26,8 @@ use crate::platform::Platform;
 const MAX_HANDSHAKES: usize = 8;
 /// Most bytes of a parent's first frame.
 const MAX_HELLO: usize = 256;
+/// Bytes of the key that a handshake's first message begins with.
+const NOISE_KEY: usize = 32;
 /// Most messages that wait for a link's connection, and most bytes of them.
 const QUEUE: usize = 1_024;
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
@@ -99,6 +105,9 @@ pub(crate) struct LinkRoom {
     policy: watch::Receiver<Option<Arc<LinkPolicy>>>,
     out: mpsc::Sender<FromLink>,
     handshakes: Semaphore,
+    /// Nodes that refused this boot's cluster when they were dialled last: they may still be at the
+    /// birth, and are dialled for that next.
+    at_birth: Mutex<BTreeSet<NodeName>>,
 }
 
 /// Why a connection became no link, or a link ended.
@@ -113,11 +122,11 @@ enum LinkError {
     #[error("the connection ended")]
     Ended,
     #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Frame(#[from] casemate_transport::frame::FrameError),
+    Frame(#[from] casemate_transport::FrameError),
     #[error(transparent)]
     Refused(#[from] casemate_channel::Refused),
+    #[error(transparent)]
+    Broken(#[from] casemate_channel::Broken),
 }
 
 impl LinkRoom {
@@ -126,7 +135,13 @@ impl LinkRoom {
         policy: watch::Receiver<Option<Arc<LinkPolicy>>>,
         out: mpsc::Sender<FromLink>,
     ) -> Self {
-        Self { platform, policy, out, handshakes: Semaphore::new(MAX_HANDSHAKES) }
+        Self {
+            platform,
+            policy,
+            out,
+            handshakes: Semaphore::new(MAX_HANDSHAKES),
+            at_birth: Mutex::new(BTreeSet::new()),
+        }
     }
 
     /// Serves one connection until it ends.
@@ -174,19 +189,28 @@ impl LinkRoom {
         let _permit = self.handshakes.acquire().await.map_err(|_| LinkError::NotReady)?;
         let policy = self.policy.borrow().clone().ok_or(LinkError::NotReady)?;
         let mut entropy = (self.platform.entropy)();
-        let (mut handshake, scope) = match hello {
+        let (handshake, scope) = match hello {
             PeerHello::Dial { to } => {
-                let expected = policy.expected.clone();
+                let expected = self.expected_of(&to, &policy);
                 let scope = expected.scope;
                 let (handshake, first) =
-                    Handshake::dial(&policy.identity, expected, to, entropy.as_mut())?;
+                    Handshake::dial(&policy.identity, expected, &to, entropy.as_mut())?;
                 write_frame(writer, &first, MAX_PEER_FRAME).await?;
-                (handshake, scope)
+                let shaken = self.rest(reader, writer, handshake).await;
+                if shaken.is_err() && scope == policy.expected.scope {
+                    self.at_birth.lock().unwrap_or_else(PoisonError::into_inner).insert(to);
+                }
+                return shaken.map(|(channel, peer)| (channel, peer, scope));
             }
             PeerHello::Accept => {
                 let first = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
-                let scope = casemate_channel::peek_scope(&first)?;
-                let expected = policy.expected(&scope).unwrap_or(&policy.expected).clone();
+                // read here to choose what to expect; the handshake reads and refuses it itself
+                let scope = first.get(NOISE_KEY..).and_then(|hello| Hello::decode(hello).ok());
+                let expected = scope
+                    .and_then(|hello| policy.expected(&hello.scope))
+                    .unwrap_or(&policy.expected)
+                    .clone();
+                let scope = expected.scope;
                 let handshake = Handshake::accept(&policy.identity, expected, entropy.as_mut())?;
                 match self.step(handshake, &first, writer).await? {
                     Step::Again(handshake) => (handshake, scope),
@@ -194,11 +218,30 @@ impl LinkRoom {
                 }
             }
         };
+        let (channel, peer) = self.rest(reader, writer, handshake).await?;
+        Ok((channel, peer, scope))
+    }
+
+    /// What to expect of a node that is dialled.
+    fn expected_of(&self, to: &NodeName, policy: &LinkPolicy) -> Expected {
+        let mut at_birth = self.at_birth.lock().unwrap_or_else(PoisonError::into_inner);
+        match &policy.birth {
+            Some(birth) if at_birth.remove(to) => birth.clone(),
+            _ => policy.expected.clone(),
+        }
+    }
+
+    async fn rest(
+        &self,
+        reader: &mut ReadHalf<Stream>,
+        writer: &mut WriteHalf<Stream>,
+        mut handshake: Handshake,
+    ) -> Result<(Channel, AttestedPeer), LinkError> {
         loop {
             let message = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
             match self.step(handshake, &message, writer).await? {
                 Step::Again(next) => handshake = next,
-                Step::Done(channel, peer) => return Ok((channel, peer, scope)),
+                Step::Done(channel, peer) => return Ok((channel, peer)),
             }
         }
     }

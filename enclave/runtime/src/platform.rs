@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use casemate_nsm::Attest;
+use casemate_nsm::{Attest, NsmError};
 use casemate_proto::UnixMillis;
-use casemate_replication::{RaftTiming, ReadClock};
+use casemate_replication::{ReadClock, Timing};
 use casemate_signer::{Entropy, NodeConfig};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use rand_core::{OsRng, RngCore as _};
+use zeroize::Zeroizing;
 
 /// What the machine gives.
 pub struct Platform {
@@ -32,7 +36,7 @@ pub struct Settings {
     /// The node's.
     pub node: NodeConfig,
     /// Replication's heartbeats and elections.
-    pub raft: RaftTiming,
+    pub raft: Timing,
     /// How often the node is told that time passes.
     pub tick: Duration,
     /// How often the parent is told how the enclave is.
@@ -45,7 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             node: NodeConfig::default(),
-            raft: RaftTiming::default(),
+            raft: Timing::default(),
             tick: Duration::from_millis(50),
             status: Duration::from_secs(1),
             handshake: Duration::from_secs(10),

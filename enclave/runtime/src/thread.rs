@@ -6,18 +6,27 @@
 
 use std::sync::Arc;
 
+use casemate_door::{Reply, Ticket};
 use casemate_replication::{AppliedView, ReadClock};
-use casemate_signer::{Event, Node, NodeStats, Output};
+use casemate_signer::{Event, Node, Output, Stats};
 use tokio::sync::{mpsc, watch};
 
 /// Most events that wait for the node.
 const QUEUE: usize = 4_096;
 
 /// What the node tells of itself after each event.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct NodeView {
     pub(crate) applied: AppliedView,
-    pub(crate) stats: NodeStats,
+    pub(crate) stats: Stats,
+}
+
+/// What goes to the node's thread.
+#[derive(Debug)]
+enum ToNode {
+    Event(Event),
+    /// Sign a reply that the node did not make: it has no security module.
+    Sign { ticket: Ticket, nonce: [u8; 32], reply: Reply },
 }
 
 /// What comes from the node's thread.
@@ -31,7 +40,7 @@ pub(crate) enum FromNode {
 
 /// The node's thread, from outside.
 pub(crate) struct NodeHandle {
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<ToNode>,
     pub(crate) view: watch::Receiver<NodeView>,
     pub(crate) applied: watch::Receiver<AppliedView>,
 }
@@ -55,12 +64,17 @@ impl NodeHandle {
     /// Hands over an event that must not be lost; waits while the queue is full.
     pub(crate) async fn must(&self, event: Event) {
         // where the thread has ended, its end is on its way to the core
-        let _ = self.events.send(event).await;
+        let _ = self.events.send(ToNode::Event(event)).await;
     }
 
     /// Hands over an event that may be lost when too many wait. Whether it was taken.
     pub(crate) fn offer(&self, event: Event) -> bool {
-        self.events.try_send(event).is_ok()
+        self.events.try_send(ToNode::Event(event)).is_ok()
+    }
+
+    /// Has a reply signed; it comes back as the node's output. Whether there was room.
+    pub(crate) fn sign(&self, ticket: Ticket, nonce: [u8; 32], reply: Reply) -> bool {
+        self.events.try_send(ToNode::Sign { ticket, nonce, reply }).is_ok()
     }
 }
 
@@ -71,12 +85,22 @@ fn view_of(node: &Node, clock: &Arc<dyn ReadClock>) -> NodeView {
 fn run(
     mut node: Node,
     clock: &dyn ReadClock,
-    mut queue: mpsc::Receiver<Event>,
+    mut queue: mpsc::Receiver<ToNode>,
     view: &watch::Sender<NodeView>,
     applied: &watch::Sender<AppliedView>,
     out: &mpsc::UnboundedSender<FromNode>,
 ) {
     while let Some(event) = queue.blocking_recv() {
+        let event = match event {
+            ToNode::Event(event) => event,
+            ToNode::Sign { ticket, nonce, reply } => {
+                let reply = Some(node.sign_reply(&nonce, &reply));
+                if out.send(FromNode::Output(Output::Reply { ticket, reply })).is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
         let (ticked, committed) =
             (matches!(event, Event::Tick), matches!(event, Event::Committed(_)));
         for output in node.handle(event, clock.now()) {
@@ -85,7 +109,7 @@ fn run(
             }
         }
         if committed {
-            applied.send_replace(AppliedView::of(node.state()));
+            applied.send_modify(|view| *view = view.next(node.state()));
         }
         if ticked {
             let applied = applied.borrow().clone();

@@ -1,0 +1,362 @@
+//! A member: the node on its thread, replication, and who of the peers is who.
+//!
+//! The ledger says which boot speaks for a node. Replication's messages and the node's are taken from
+//! current boots only, whoever else may be attested; a boot that was retired is cut off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use casemate_channel::Expected;
+use casemate_door::{Query, Reply, Submission, Ticket};
+use casemate_ledger::EntryBody;
+use casemate_nsm::Wanted;
+use casemate_proto::manifest::{BootRecord, GenesisRecord};
+use casemate_proto::{BootId, GenesisId, Hash32, NodeName};
+use casemate_replication::genesis::GenesisRun;
+use casemate_replication::join::Handovers;
+use casemate_replication::{CommittedAt, Config, Out, RaftStatus, Replication, Start, StartAt};
+use casemate_signer::{Bytes, Event, Node, Output};
+use tokio::sync::mpsc;
+
+use crate::core::{Common, Said};
+use crate::envelope::Kind;
+use crate::links::{Link, LinkPolicy};
+use crate::thread::{FromNode, NodeHandle, NodeView};
+
+/// Most documents that are being made at one time for askers outside.
+const MAX_ATTESTING: usize = 4;
+/// Most admissions whose handover is still to come.
+const MAX_ADMITTED: usize = 32;
+/// Most words of replication that wait for the core.
+const QUEUE: usize = 1_024;
+
+/// What comes from a member's rooms.
+pub(crate) enum FromMember {
+    Replication(Out),
+    Node(FromNode),
+    /// Entries were applied.
+    Applied,
+    Evidence(Evidence),
+}
+
+/// A document for somebody outside.
+pub(crate) struct Evidence {
+    ticket: Ticket,
+    nonce: [u8; 32],
+    document: Option<Vec<u8>>,
+}
+
+/// What a member begins with.
+pub(crate) struct Beginning {
+    pub(crate) node: Node,
+    pub(crate) start: StartAt,
+    pub(crate) record: GenesisRecord,
+    /// This boot, without evidence.
+    pub(crate) boot: BootRecord,
+    /// Of a boot that was there at the birth.
+    pub(crate) birth: Option<GenesisRun>,
+}
+
+/// A member.
+pub(crate) struct Member {
+    boot: BootRecord,
+    boot_id: BootId,
+    genesis: GenesisId,
+    genesis_record: Vec<u8>,
+    node: NodeHandle,
+    node_out: mpsc::UnboundedReceiver<FromNode>,
+    replication: Replication,
+    replication_out: mpsc::Receiver<Out>,
+    handovers: Handovers,
+    /// Where in the log the admissions stand whose handover the node has not put out yet.
+    admitted: BTreeMap<BootId, CommittedAt>,
+    birth: Option<GenesisRun>,
+    /// Each node's current boot, as was last told to the node and replication.
+    boots: Arc<BTreeMap<NodeName, BootId>>,
+    evidence_in: mpsc::Sender<Evidence>,
+    evidence: mpsc::Receiver<Evidence>,
+    attesting: usize,
+}
+
+impl Member {
+    /// Starts the node's thread and replication.
+    pub(crate) async fn start(beginning: Beginning, common: &Common) -> Result<Self, String> {
+        let Beginning { node, start, record, boot, birth } = beginning;
+        let platform = &common.platform;
+        let boots = Arc::new(node.state().current_boots());
+        let (out, node_out) = mpsc::unbounded_channel();
+        let genesis = record.id();
+        let delta = record.manifest.limits.delta;
+        let node = NodeHandle::start(node, Arc::clone(&platform.clock), out)
+            .map_err(|error| format!("the node's thread cannot start: {error}"))?;
+        let (replication_in, replication_out) = mpsc::channel(QUEUE);
+        let me = boot.id();
+        let genesis_record = casemate_proto::cbor::encode(&record);
+        let replication = Replication::start(Start {
+            at: start,
+            genesis: record,
+            me,
+            node: boot.node.clone(),
+            config: Config { timing: platform.settings.raft, ..Config::new(delta) },
+            clock: Arc::clone(&platform.clock),
+            out: replication_in,
+            applied: node.applied.clone(),
+        })
+        .await
+        .map_err(|error| error.to_string())?;
+        let (evidence_in, evidence) = mpsc::channel(MAX_ATTESTING);
+        Ok(Self {
+            boot_id: me,
+            boot,
+            genesis,
+            genesis_record,
+            node,
+            node_out,
+            replication,
+            replication_out,
+            handovers: Handovers::new(),
+            admitted: BTreeMap::new(),
+            birth,
+            boots,
+            evidence_in,
+            evidence,
+            attesting: 0,
+        })
+    }
+
+    pub(crate) const fn boot(&self) -> BootId {
+        self.boot_id
+    }
+    pub(crate) const fn genesis(&self) -> GenesisId {
+        self.genesis
+    }
+    pub(crate) fn genesis_record(&self) -> &[u8] {
+        &self.genesis_record
+    }
+    pub(crate) fn raft_status(&self) -> RaftStatus {
+        self.replication.status()
+    }
+    pub(crate) fn view(&self) -> NodeView {
+        self.node.view.borrow().clone()
+    }
+
+    /// The next word of its rooms.
+    pub(crate) async fn next(&mut self) -> FromMember {
+        tokio::select! {
+            Some(out) = self.replication_out.recv() => FromMember::Replication(out),
+            Some(said) = self.node_out.recv() => FromMember::Node(said),
+            Ok(()) = self.node.applied.changed() => FromMember::Applied,
+            Some(evidence) = self.evidence.recv() => FromMember::Evidence(evidence),
+            else => FromMember::Node(FromNode::Ended),
+        }
+    }
+
+    /// Hands an asker's submission to the node. Whether there was room.
+    pub(crate) fn submit(&self, ticket: Ticket, submission: Submission) -> bool {
+        self.node.offer(Event::Submit { ticket, submission })
+    }
+
+    /// Hands a question to the node or the security module. Whether there was room.
+    pub(crate) fn ask(&mut self, ticket: Ticket, query: Query, common: &Common) -> bool {
+        let Query::Attest { nonce } = query else {
+            return self.node.offer(Event::Ask { ticket, query });
+        };
+        if self.attesting >= MAX_ATTESTING {
+            return false;
+        }
+        self.attesting = self.attesting.saturating_add(1);
+        let user_data = self.boot.user_data(&Hash32::new(*self.genesis.as_bytes()));
+        let (key, out) = (self.boot.key, self.evidence_in.clone());
+        let platform = Arc::clone(&common.platform);
+        // the device takes its time, and nobody else is to wait for it
+        tokio::task::spawn_blocking(move || {
+            let wanted = Wanted {
+                user_data: Some(user_data.as_bytes()),
+                nonce: Some(&nonce),
+                public_key: Some(&key),
+            };
+            let document = platform
+                .attest
+                .attest(wanted)
+                .inspect_err(|error| tracing::error!(%error, "no attestation"))
+                .ok();
+            let _ = out.blocking_send(Evidence { ticket, nonce, document });
+        });
+        true
+    }
+
+    /// A document is made: the node signs the reply that it goes out with.
+    pub(crate) fn evidence(&mut self, evidence: Evidence) -> Option<Said> {
+        self.attesting = self.attesting.saturating_sub(1);
+        let Evidence { ticket, nonce, document } = evidence;
+        let signed = document.is_some_and(|document| {
+            let record = BootRecord { evidence: document, ..self.boot.clone() };
+            self.node.sign(ticket, nonce, Reply::Attested(Box::new(record)))
+        });
+        (!signed).then_some(Said::Reply(ticket, None))
+    }
+
+    /// What the node puts out. What of it is for the parent.
+    pub(crate) fn node(
+        &mut self,
+        said: FromNode,
+        common: &Common,
+    ) -> Result<Option<Said>, String> {
+        let output = match said {
+            FromNode::Output(output) => output,
+            FromNode::Ended => return Err("the node's thread has ended".to_owned()),
+        };
+        Ok(match output {
+            Output::Propose { body, attachment } => {
+                if let Err(error) = self.replication.propose(body, attachment) {
+                    tracing::debug!(%error, "not proposed");
+                }
+                None
+            }
+            Output::Send { to, bytes } => {
+                let boot = self.node.applied.borrow().boots.get(&to).copied();
+                if let Some(boot) = boot {
+                    common.links.send(&boot, Kind::Node, bytes.as_slice());
+                }
+                None
+            }
+            Output::Answer { ticket, answer } => Some(Said::Answer(ticket, answer)),
+            Output::Reply { ticket, reply } => Some(Said::Reply(ticket, reply)),
+            Output::Handover(handover) => {
+                if let Some(at) = self.admitted.remove(&handover.boot) {
+                    self.hand_over(handover, &at, common);
+                }
+                None
+            }
+            Output::Publish(files) => Some(Said::Publish(files)),
+            Output::Halt { reason } => return Err(reason.to_string()),
+        })
+    }
+
+    pub(crate) async fn replication(&mut self, out: Out, common: &Common) -> Result<(), String> {
+        match out {
+            Out::Send { to, bytes } => {
+                common.links.send(&to, Kind::Raft, &bytes);
+            }
+            Out::Committed { committed, at } => {
+                if let EntryBody::Admit(record) = &committed.entry().body {
+                    // one that is refused when it is applied gets no handover
+                    if self.admitted.len() >= MAX_ADMITTED {
+                        self.admitted.pop_first();
+                    }
+                    self.admitted.insert(record.id(), at);
+                }
+                self.node.must(Event::Committed(committed)).await;
+            }
+            Out::RootMismatch { from: _, node, size, theirs } => {
+                if let Some(from) = node {
+                    self.node.must(Event::Dispute { from, size, root: theirs }).await;
+                }
+            }
+            Out::Fatal(reason) => return Err(reason.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Tells everybody of the links that came up before this boot was a member.
+    pub(crate) async fn begin(&mut self, common: &Common) {
+        let links: Vec<Link> = common.links.all().cloned().collect();
+        for link in links {
+            self.link_up(&link, common).await;
+        }
+    }
+
+    fn is_current(&self, node: &NodeName, boot: &BootId) -> bool {
+        self.boots.get(node) == Some(boot)
+    }
+
+    pub(crate) async fn link_up(&mut self, link: &Link, common: &Common) {
+        let (node, boot) = (link.peer.node().clone(), link.peer.boot());
+        if link.scope != Hash32::new(*self.genesis.as_bytes()) {
+            // a peer of the birth that has not heard every echo
+            if let Some(birth) = &mut self.birth {
+                for message in birth.link_up(&node) {
+                    link.send(crate::envelope::seal(Kind::Genesis, &message));
+                }
+            }
+            return;
+        }
+        self.replication.link(boot, node.clone(), true);
+        if self.is_current(&node, &boot) {
+            self.node.must(Event::Link { node, up: true }).await;
+        }
+        let _ = common;
+    }
+
+    pub(crate) async fn link_down(&mut self, node: &NodeName, boot: BootId) {
+        self.replication.link(boot, node.clone(), false);
+        if self.is_current(node, &boot) {
+            self.node.must(Event::Link { node: node.clone(), up: false }).await;
+        }
+    }
+
+    pub(crate) fn said(&mut self, link: &Link, kind: Kind, message: &[u8], common: &Common) {
+        let (node, boot) = (link.peer.node(), link.peer.boot());
+        let member_scope = link.scope == Hash32::new(*self.genesis.as_bytes());
+        match kind {
+            Kind::Genesis => {
+                if let Some(birth) = &mut self.birth {
+                    let now = common.platform.clock.now();
+                    for (to, message) in birth.receive(node, message, now) {
+                        if let Some(boot) = self.boots.get(&to) {
+                            common.links.send(boot, Kind::Genesis, &message);
+                        }
+                    }
+                }
+            }
+            _ if !member_scope => {}
+            Kind::Raft => self.replication.receive(boot, message),
+            Kind::Node => {
+                let current = self.node.applied.borrow().boots.get(node) == Some(&boot);
+                if current {
+                    let bytes = Bytes::new(message.to_vec());
+                    self.node.offer(Event::Peer { from: node.clone(), bytes });
+                }
+            }
+            Kind::Join => {
+                let now = common.platform.clock.now();
+                let reached = self
+                    .boots
+                    .get(node)
+                    .is_some_and(|former| *former != boot && common.links.to(former).is_some());
+                let action = self.handovers.receive(&link.peer, message, reached, now);
+                for reply in action.send {
+                    link.send(crate::envelope::seal(Kind::Join, &reply));
+                }
+                if let Some(body) = action.propose {
+                    self.replication.propose(body, None);
+                }
+            }
+        }
+    }
+
+    /// Entries were applied: who was admitted is linked, who was retired is cut off.
+    pub(crate) async fn applied(&mut self, common: &mut Common) {
+        let view = self.node.applied.borrow_and_update().clone();
+        if view.boots == self.boots {
+            return;
+        }
+        let changed: Vec<(NodeName, BootId)> = view
+            .boots
+            .iter()
+            .filter(|(node, boot)| self.boots.get(*node) != Some(boot))
+            .map(|(node, boot)| (node.clone(), *boot))
+            .collect();
+        self.boots = Arc::clone(&view.boots);
+        for (node, boot) in changed {
+            let up = common.links.to(&boot).is_some();
+            self.node.must(Event::Link { node, up }).await;
+        }
+        common.links.retain(|link| !view.retired.contains(&link.peer.boot()));
+    }
+
+    pub(crate) fn tick(&mut self, common: &Common) {
+        self.node.offer(Event::Tick);
+        let _ = common;
+    }
+}
