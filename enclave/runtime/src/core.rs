@@ -12,7 +12,7 @@ use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticke
 use casemate_proto::manifest::Manifest;
 use casemate_proto::{BootId, Millis, NodeName};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::birth::Birth;
 use crate::control::{ControlSender, FromControl};
@@ -75,8 +75,11 @@ impl Links {
         self.newest.remove(&boot);
         Some((link.peer.node().clone(), boot))
     }
-    pub(crate) fn get(&self, number: u64) -> Option<&Link> {
-        self.links.get(&number)
+    /// The link that something was heard on now.
+    fn heard(&mut self, number: u64) -> Option<Link> {
+        let link = self.links.get_mut(&number)?;
+        link.heard = Instant::now();
+        Some(link.clone())
     }
     /// The newest link to a boot.
     pub(crate) fn to(&self, boot: &BootId) -> Option<&Link> {
@@ -318,20 +321,22 @@ impl Core {
                 self.common.links.add(link.clone());
                 match &mut self.phase {
                     Phase::Waiting => {}
-                    Phase::Birth(birth) => birth.link_up(&link, &self.common),
+                    Phase::Birth(birth) => birth.link_up(&link),
                     Phase::Joining(joining) => joining.link_up(&link, &self.common),
-                    Phase::Member(member) => member.link_up(&link, &self.common).await,
+                    Phase::Member(member) => member.link_up(&link).await,
                 }
             }
             FromLink::Down { link } => {
-                if let Some((node, boot)) = self.common.links.remove(link)
-                    && let Phase::Member(member) = &mut self.phase
-                {
-                    member.link_down(&node, boot).await;
+                if let Some((node, boot)) = self.common.links.remove(link) {
+                    match &mut self.phase {
+                        Phase::Member(member) => member.link_down(&node, boot).await,
+                        Phase::Joining(joining) => joining.link_down(&node),
+                        Phase::Waiting | Phase::Birth(_) => {}
+                    }
                 }
             }
             FromLink::Said { link, message } => {
-                let Some(link) = self.common.links.get(link).cloned() else { return Ok(()) };
+                let Some(link) = self.common.links.heard(link) else { return Ok(()) };
                 let Some((kind, message)) = envelope::open(&message) else {
                     tracing::warn!(node = %link.peer.node(), "message of no known kind dropped");
                     return Ok(());
@@ -340,12 +345,12 @@ impl Core {
                     Phase::Waiting => {}
                     Phase::Birth(birth) => {
                         if kind == Kind::Genesis {
-                            birth.said(&link, message, &self.common)?;
+                            birth.said(&link, message, &self.common);
                         }
                     }
                     Phase::Joining(joining) => {
                         if kind == Kind::Join {
-                            joining.said(&link, message, &self.common)?;
+                            joining.said(&link, message, &self.common);
                         }
                     }
                     Phase::Member(member) => member.said(&link, kind, message, &self.common),
@@ -358,10 +363,11 @@ impl Core {
     /// Goes on to the next phase where this one has come to its end.
     async fn advance(&mut self) -> Result<(), String> {
         let member = match &mut self.phase {
-            Phase::Birth(birth) if birth.is_done() => birth.member(&self.common).await?,
+            Phase::Birth(birth) if birth.is_done() => Some(birth.member(&self.common).await?),
             Phase::Joining(joining) if joining.is_done() => joining.member(&self.common).await?,
-            _ => return Ok(()),
+            _ => None,
         };
+        let Some(member) = member else { return Ok(()) };
         tracing::info!(genesis = %member.genesis(), "member");
         self.tell(FromEnclave::Genesis { record: member.genesis_record().to_vec() });
         self.phase = Phase::Member(Box::new(member));
@@ -418,9 +424,9 @@ impl Core {
     async fn tick(&mut self) -> Result<(), String> {
         match &mut self.phase {
             Phase::Waiting => {}
-            Phase::Birth(birth) => birth.tick(&self.common)?,
-            Phase::Joining(joining) => joining.tick(&self.common)?,
-            Phase::Member(member) => member.tick(&self.common),
+            Phase::Birth(birth) => birth.tick(&self.common),
+            Phase::Joining(joining) => joining.tick(&self.common),
+            Phase::Member(member) => member.tick(&mut self.common),
         }
         self.advance().await
     }

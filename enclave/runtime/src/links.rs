@@ -18,6 +18,7 @@ use casemate_transport::Stream;
 use casemate_transport::frame::{read_frame, write_frame};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::platform::Platform;
 
@@ -59,6 +60,9 @@ pub(crate) struct Link {
     pub(crate) peer: Arc<AttestedPeer>,
     /// What both went by in the handshake.
     pub(crate) scope: Hash32,
+    pub(crate) up_since: Instant,
+    /// When something last came on it.
+    pub(crate) heard: Instant,
     queue: mpsc::Sender<Vec<u8>>,
     queued: Arc<AtomicUsize>,
 }
@@ -166,7 +170,15 @@ impl LinkRoom {
         let queued = Arc::new(AtomicUsize::new(0));
         let peer = Arc::new(peer);
         let link =
-            Link { number, peer: Arc::clone(&peer), scope, queue, queued: Arc::clone(&queued) };
+            Link {
+            number,
+            peer: Arc::clone(&peer),
+            scope,
+            up_since: Instant::now(),
+            heard: Instant::now(),
+            queue,
+            queued: Arc::clone(&queued),
+        };
         if self.out.send(FromLink::Up(link)).await.is_err() {
             return;
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use casemate_channel::Expected;
 use casemate_door::{Query, Reply, Submission, Ticket};
@@ -13,13 +14,13 @@ use casemate_nsm::Wanted;
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, GenesisId, Hash32, NodeName};
 use casemate_replication::genesis::GenesisRun;
-use casemate_replication::join::Handovers;
+use casemate_replication::join::{HandedOver, Handovers};
 use casemate_replication::{CommittedAt, Config, Out, RaftStatus, Replication, Start, StartAt};
-use casemate_signer::{Bytes, Event, Node, Output};
+use casemate_signer::{Bytes, Event, Handover, Node, Output};
 use tokio::sync::mpsc;
 
 use crate::core::{Common, Said};
-use crate::envelope::Kind;
+use crate::envelope::{self, Kind};
 use crate::links::{Link, LinkPolicy};
 use crate::thread::{FromNode, NodeHandle, NodeView};
 
@@ -27,6 +28,11 @@ use crate::thread::{FromNode, NodeHandle, NodeView};
 const MAX_ATTESTING: usize = 4;
 /// Most admissions whose handover is still to come.
 const MAX_ADMITTED: usize = 32;
+/// How long a boot whose link is up may say nothing before it counts as gone: leaders and followers
+/// exchange heartbeats several times a second.
+const SILENT: Duration = Duration::from_secs(5);
+/// How long a link under the manifest's hash stays up beside a member.
+const BIRTH_LINK: Duration = Duration::from_millis(500);
 /// Most words of replication that wait for the core.
 const QUEUE: usize = 1_024;
 
@@ -262,7 +268,7 @@ impl Member {
     pub(crate) async fn begin(&mut self, common: &Common) {
         let links: Vec<Link> = common.links.all().cloned().collect();
         for link in links {
-            self.link_up(&link, common).await;
+            self.link_up(&link).await;
         }
     }
 
@@ -270,13 +276,13 @@ impl Member {
         self.boots.get(node) == Some(boot)
     }
 
-    pub(crate) async fn link_up(&mut self, link: &Link, common: &Common) {
+    pub(crate) async fn link_up(&mut self, link: &Link) {
         let (node, boot) = (link.peer.node().clone(), link.peer.boot());
         if link.scope != Hash32::new(*self.genesis.as_bytes()) {
             // a peer of the birth that has not heard every echo
             if let Some(birth) = &mut self.birth {
-                for message in birth.link_up(&node) {
-                    link.send(crate::envelope::seal(Kind::Genesis, &message));
+                for message in birth.connected(&node, boot) {
+                    link.send(envelope::seal(Kind::Genesis, &message));
                 }
             }
             return;
@@ -285,7 +291,6 @@ impl Member {
         if self.is_current(&node, &boot) {
             self.node.must(Event::Link { node, up: true }).await;
         }
-        let _ = common;
     }
 
     pub(crate) async fn link_down(&mut self, node: &NodeName, boot: BootId) {
@@ -302,10 +307,10 @@ impl Member {
             Kind::Genesis => {
                 if let Some(birth) = &mut self.birth {
                     let now = common.platform.clock.now();
-                    for (to, message) in birth.receive(node, message, now) {
-                        if let Some(boot) = self.boots.get(&to) {
-                            common.links.send(boot, Kind::Genesis, &message);
-                        }
+                    // this boot has echoed: it signs no other, whatever comes
+                    match birth.receive(node, boot, message, now, &|_| None) {
+                        Ok(out) => crate::birth::send(out, common),
+                        Err(error) => tracing::debug!(%node, %error, "after the birth: refused"),
                     }
                 }
             }
@@ -318,21 +323,42 @@ impl Member {
                     self.node.offer(Event::Peer { from: node.clone(), bytes });
                 }
             }
-            Kind::Join => {
-                let now = common.platform.clock.now();
-                let reached = self
-                    .boots
-                    .get(node)
-                    .is_some_and(|former| *former != boot && common.links.to(former).is_some());
-                let action = self.handovers.receive(&link.peer, message, reached, now);
+            Kind::Join => self.join(link, message, common),
+        }
+    }
+
+    fn join(&mut self, link: &Link, message: &[u8], common: &Common) {
+        let (node, boot) = (link.peer.node(), link.peer.boot());
+        let now = common.platform.clock.now();
+        let current = self.node.applied.borrow().boots.get(node).copied();
+        let reached = current.is_some_and(|current| {
+            current != boot
+                && common.links.to(&current).is_some_and(|link| link.heard.elapsed() < SILENT)
+        });
+        match self.handovers.receive((node, boot), (current, reached), message, now) {
+            Ok(action) => {
                 for reply in action.send {
-                    link.send(crate::envelope::seal(Kind::Join, &reply));
+                    link.send(envelope::seal(Kind::Join, &reply));
                 }
                 if let Some(body) = action.propose {
-                    self.replication.propose(body, None);
+                    tracing::info!(%node, %boot, "its new boot asks to be admitted");
+                    if let Err(error) = self.replication.propose(body, None) {
+                        tracing::warn!(%error, "not proposed");
+                    }
                 }
             }
+            Err(error) => tracing::warn!(%node, %boot, %error, "not admitted"),
         }
+    }
+
+    /// The node has what an admitted boot begins with, and replication knows where.
+    fn hand_over(&mut self, handover: Handover, at: &CommittedAt, common: &Common) {
+        let Handover { node, boot, size, hash, snapshot, tail, .. } = handover;
+        tracing::info!(%node, %boot, size, "admitted");
+        let position = at.position();
+        let handed = HandedOver { boot, node, size, hash, snapshot, tail, position };
+        let word = self.handovers.put(handed, common.platform.clock.now());
+        common.links.send(&boot, Kind::Join, &word);
     }
 
     /// Entries were applied: who was admitted is linked, who was retired is cut off.
@@ -355,8 +381,10 @@ impl Member {
         common.links.retain(|link| !view.retired.contains(&link.peer.boot()));
     }
 
-    pub(crate) fn tick(&mut self, common: &Common) {
+    pub(crate) fn tick(&mut self, common: &mut Common) {
         self.node.offer(Event::Tick);
-        let _ = common;
+        // links of the birth have served once their peer was told the echoes
+        let genesis = Hash32::new(*self.genesis.as_bytes());
+        common.links.retain(|link| link.scope == genesis || link.up_since.elapsed() < BIRTH_LINK);
     }
 }

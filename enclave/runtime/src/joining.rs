@@ -1,0 +1,144 @@
+//! Admission, from the new boot's side: see [`casemate_replication::join`].
+
+use std::time::Duration;
+
+use casemate_channel::Expected;
+use casemate_ledger::State;
+use casemate_proto::manifest::{BootRecord, GenesisRecord, MAX_GENESIS, Manifest};
+use casemate_proto::{Hash32, Incarnation, NodeName};
+use casemate_replication::StartAt;
+use casemate_replication::join::{JoinRun, Joined, Outgoing};
+use casemate_signer::{BootSecret, Node, NodeConfig};
+use tokio::time::Instant;
+
+use crate::birth::{boot, identity};
+use crate::core::{Common, Refusal};
+use crate::envelope::{self, Kind};
+use crate::links::{Link, LinkPolicy};
+use crate::member::{Beginning, Member};
+
+/// How long evidence is used before it is made anew; the ledger takes it for ten minutes.
+const EVIDENCE_LIFE: Duration = Duration::from_secs(4 * 60);
+
+/// This boot, asking to be admitted.
+pub(crate) struct Joining {
+    node: NodeName,
+    config: NodeConfig,
+    genesis: GenesisRecord,
+    secret: Option<BootSecret>,
+    record: BootRecord,
+    attested: Instant,
+    run: JoinRun,
+}
+
+impl Joining {
+    pub(crate) fn begin(
+        node: &NodeName,
+        manifest: &Manifest,
+        genesis: &[u8],
+        config: NodeConfig,
+        common: &Common,
+    ) -> Result<Self, Refusal> {
+        let genesis: GenesisRecord = casemate_proto::cbor::decode(genesis, MAX_GENESIS)
+            .map_err(|error| format!("genesis: {error}"))?;
+        genesis.check().map_err(|error| error.to_string())?;
+        if genesis.manifest != *manifest {
+            return Err("the genesis is of another manifest".to_owned());
+        }
+        let id = genesis.id();
+        let (secret, record) = boot(node, &Hash32::new(*id.as_bytes()), common)?;
+        let images = manifest.measurements.iter().cloned().collect();
+        common.set_policy(LinkPolicy {
+            identity: identity(&secret, &record)?,
+            expected: Expected::in_cluster(manifest.clone(), images, &id, Incarnation::default()),
+            birth: None,
+        });
+        tracing::info!(%node, boot = %record.id(), "born; asking to be admitted");
+        Ok(Self {
+            node: node.clone(),
+            config,
+            run: JoinRun::new(record.clone(), manifest.threshold),
+            genesis,
+            secret: Some(secret),
+            record,
+            attested: Instant::now(),
+        })
+    }
+
+    pub(crate) const fn is_done(&self) -> bool {
+        self.run.is_done()
+    }
+
+    pub(crate) fn link_up(&mut self, link: &Link, common: &Common) {
+        self.run.connected(link.peer.node());
+        self.tick(common);
+    }
+
+    pub(crate) fn link_down(&mut self, node: &NodeName) {
+        self.run.disconnected(node);
+    }
+
+    pub(crate) fn said(&mut self, link: &Link, message: &[u8], common: &Common) {
+        let now = common.platform.clock.now();
+        match self.run.receive(link.peer.node(), message, now) {
+            Ok(out) => send(out, common),
+            Err(error) => tracing::warn!(node = %link.peer.node(), %error, "joining: refused"),
+        }
+    }
+
+    pub(crate) fn tick(&mut self, common: &Common) {
+        if self.attested.elapsed() > EVIDENCE_LIFE
+            && let Some(secret) = &self.secret
+        {
+            self.attested = Instant::now();
+            let scope = Hash32::new(*self.genesis.id().as_bytes());
+            match crate::birth::evidence(secret, &self.node, &scope, common) {
+                Ok(record) => self.run.renew(record),
+                Err(error) => tracing::error!(%error, "no attestation"),
+            }
+        }
+        send(self.run.tick(common.platform.clock.now()), common);
+    }
+
+    /// A snapshot that t nodes vouch for is there. The node from it; `None` where it does not fit and
+    /// another node is asked.
+    pub(crate) async fn member(&mut self, common: &Common) -> Result<Option<Member>, String> {
+        let Some(joined) = self.run.take() else { return Ok(None) };
+        let Joined { size, snapshot, tail, position, from } = joined;
+        // t nodes vouch for the snapshot: one that cannot be read is no node's fault
+        let state = State::from_snapshot(&snapshot).map_err(|error| error.to_string())?;
+        if state.size() != size {
+            return Err(format!("the snapshot has {} entries, not {size}", state.size()));
+        }
+        let Some(secret) = self.secret.take() else { return Ok(None) };
+        let entropy = (common.platform.entropy)();
+        let node =
+            Node::join(secret, &self.node, &self.genesis, state, &tail, self.config, entropy);
+        let node = match node {
+            Ok(node) => node,
+            Err(refused) => {
+                tracing::warn!(%from, error = %refused.error, "what it handed over does not fit");
+                self.secret = Some(refused.boot);
+                self.run.refuse(&from);
+                return Ok(None);
+            }
+        };
+        let beginning = Beginning {
+            node,
+            start: StartAt::Snapshot(position),
+            record: self.genesis.clone(),
+            boot: BootRecord { evidence: Vec::new(), ..self.record.clone() },
+            birth: None,
+        };
+        Member::start(beginning, common).await.map(Some)
+    }
+}
+
+fn send(out: Vec<Outgoing>, common: &Common) {
+    for (to, message) in out {
+        let link = common.links.all().find(|link| *link.peer.node() == to);
+        if let Some(link) = link {
+            link.send(envelope::seal(Kind::Join, &message));
+        }
+    }
+}
