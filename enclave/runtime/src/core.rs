@@ -364,7 +364,7 @@ impl Core {
     async fn advance(&mut self) -> Result<(), String> {
         let member = match &mut self.phase {
             Phase::Birth(birth) if birth.is_done() => Some(birth.member(&self.common).await?),
-            Phase::Joining(joining) if joining.is_done() => joining.member(&self.common).await?,
+            Phase::Joining(joining) if joining.is_done() => joining.member(&mut self.common).await?,
             _ => None,
         };
         let Some(member) = member else { return Ok(()) };

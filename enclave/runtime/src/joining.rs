@@ -102,7 +102,10 @@ impl Joining {
 
     /// A snapshot that t nodes vouch for is there. The node from it; `None` where it does not fit and
     /// another node is asked.
-    pub(crate) async fn member(&mut self, common: &Common) -> Result<Option<Member>, String> {
+    pub(crate) async fn member(
+        &mut self,
+        common: &mut Common,
+    ) -> Result<Option<Member>, String> {
         let Some(joined) = self.run.take() else { return Ok(None) };
         let Joined { size, snapshot, tail, position, from } = joined;
         // t nodes vouch for the snapshot: one that cannot be read is no node's fault
@@ -116,10 +119,14 @@ impl Joining {
             Node::join(secret, &self.node, &self.genesis, state, &tail, self.config, entropy);
         let node = match node {
             Ok(node) => node,
-            Err(refused) => {
-                tracing::warn!(%from, error = %refused.error, "what it handed over does not fit");
-                self.secret = Some(refused.boot);
+            Err(error) => {
+                // a boot's keys are used once: it starts over as another, and asks another node first
+                tracing::warn!(%from, %error, "what it handed over does not fit");
+                let genesis = casemate_proto::cbor::encode(&self.genesis);
+                let manifest = self.genesis.manifest.clone();
+                *self = Self::begin(&self.node.clone(), &manifest, &genesis, self.config, common)?;
                 self.run.refuse(&from);
+                common.links.retain(|_| false);
                 return Ok(None);
             }
         };
