@@ -2,8 +2,8 @@
 
 use casemate_channel::{Expected, LocalIdentity};
 use casemate_nsm::Wanted;
-use casemate_proto::manifest::{BootRecord, GenesisRecord, Manifest};
 use casemate_proto::NodeName;
+use casemate_proto::manifest::{BootRecord, GenesisRecord, Manifest};
 use casemate_replication::StartAt;
 use casemate_replication::genesis::{GenesisRun, Outgoing};
 use casemate_signer::{BootSecret, Node, NodeConfig};
@@ -28,7 +28,7 @@ pub(crate) fn boot(
     scope: &casemate_proto::Hash32,
     common: &Common,
 ) -> Result<(BootSecret, BootRecord), Refusal> {
-    let mut entropy = (common.platform.entropy)();
+    let mut entropy = (common.platform.entropy)().map_err(|error| error.to_string())?;
     let secret = BootSecret::generate(entropy.as_mut());
     let record = evidence(&secret, node, scope, common)?;
     Ok((secret, record))
@@ -121,7 +121,7 @@ impl Birth {
             expected,
             birth: Some(at_birth),
         });
-        let entropy = (common.platform.entropy)();
+        let entropy = (common.platform.entropy)().map_err(|error| error.to_string())?;
         let node = Node::birth(secret, &self.node, &genesis, self.config, entropy)
             .map_err(|error| error.to_string())?;
         let beginning = Beginning {

@@ -42,11 +42,6 @@ impl ControlSender {
     pub(crate) fn send(&self, message: FromEnclave) -> bool {
         self.queue.try_send(message).is_ok()
     }
-
-    /// Waits until there is room, or the connection is gone.
-    pub(crate) async fn room(&self) {
-        let _ = self.queue.reserve().await;
-    }
 }
 
 /// Serves one connection until it ends.

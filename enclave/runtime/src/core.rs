@@ -288,9 +288,11 @@ impl Core {
                 false => Err("this boot has another configuration; start the enclave anew".into()),
             };
         }
-        let manifest: Manifest =
-            casemate_proto::cbor::decode(&configuration.manifest, casemate_proto::manifest::MAX_MANIFEST)
-                .map_err(|error| format!("manifest: {error}"))?;
+        let manifest: Manifest = casemate_proto::cbor::decode(
+            &configuration.manifest,
+            casemate_proto::manifest::MAX_MANIFEST,
+        )
+        .map_err(|error| format!("manifest: {error}"))?;
         manifest.check().map_err(|error| error.to_string())?;
         if manifest.node(&configuration.node).is_none() {
             return Err(format!("the manifest has no node `{}`", configuration.node));
@@ -364,7 +366,9 @@ impl Core {
     async fn advance(&mut self) -> Result<(), String> {
         let member = match &mut self.phase {
             Phase::Birth(birth) if birth.is_done() => Some(birth.member(&self.common).await?),
-            Phase::Joining(joining) if joining.is_done() => joining.member(&mut self.common).await?,
+            Phase::Joining(joining) if joining.is_done() => {
+                joining.member(&mut self.common).await?
+            }
             _ => None,
         };
         let Some(member) = member else { return Ok(()) };

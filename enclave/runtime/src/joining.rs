@@ -102,10 +102,7 @@ impl Joining {
 
     /// A snapshot that t nodes vouch for is there. The node from it; `None` where it does not fit and
     /// another node is asked.
-    pub(crate) async fn member(
-        &mut self,
-        common: &mut Common,
-    ) -> Result<Option<Member>, String> {
+    pub(crate) async fn member(&mut self, common: &mut Common) -> Result<Option<Member>, String> {
         let Some(joined) = self.run.take() else { return Ok(None) };
         let Joined { size, snapshot, tail, position, from } = joined;
         // t nodes vouch for the snapshot: one that cannot be read is no node's fault
@@ -114,7 +111,7 @@ impl Joining {
             return Err(format!("the snapshot has {} entries, not {size}", state.size()));
         }
         let Some(secret) = self.secret.take() else { return Ok(None) };
-        let entropy = (common.platform.entropy)();
+        let entropy = (common.platform.entropy)().map_err(|error| error.to_string())?;
         let node =
             Node::join(secret, &self.node, &self.genesis, state, &tail, self.config, entropy);
         let node = match node {

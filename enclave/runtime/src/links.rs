@@ -5,8 +5,8 @@
 //! is dead.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use casemate_channel::wire::Hello;
 use casemate_channel::{
@@ -130,6 +130,8 @@ enum LinkError {
     #[error(transparent)]
     Refused(#[from] casemate_channel::Refused),
     #[error(transparent)]
+    Nsm(#[from] casemate_nsm::NsmError),
+    #[error(transparent)]
     Broken(#[from] casemate_channel::Broken),
 }
 
@@ -169,8 +171,7 @@ impl LinkRoom {
         let (queue, messages) = mpsc::channel(QUEUE);
         let queued = Arc::new(AtomicUsize::new(0));
         let peer = Arc::new(peer);
-        let link =
-            Link {
+        let link = Link {
             number,
             peer: Arc::clone(&peer),
             scope,
@@ -200,7 +201,7 @@ impl LinkRoom {
             casemate_proto::cbor::decode(&hello, MAX_HELLO).map_err(LinkError::Hello)?;
         let _permit = self.handshakes.acquire().await.map_err(|_| LinkError::NotReady)?;
         let policy = self.policy.borrow().clone().ok_or(LinkError::NotReady)?;
-        let mut entropy = (self.platform.entropy)();
+        let mut entropy = (self.platform.entropy)()?;
         let (handshake, scope) = match hello {
             PeerHello::Dial { to } => {
                 let expected = self.expected_of(&to, &policy);
@@ -226,7 +227,7 @@ impl LinkRoom {
                 let handshake = Handshake::accept(&policy.identity, expected, entropy.as_mut())?;
                 match self.step(handshake, &first, writer).await? {
                     Step::Again(handshake) => (handshake, scope),
-                    Step::Done(channel, peer) => return Ok((channel, peer, scope)),
+                    Step::Done(channel, peer) => return Ok((channel, *peer, scope)),
                 }
             }
         };
@@ -253,7 +254,7 @@ impl LinkRoom {
             let message = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
             match self.step(handshake, &message, writer).await? {
                 Step::Again(next) => handshake = next,
-                Step::Done(channel, peer) => return Ok((channel, peer)),
+                Step::Done(channel, peer) => return Ok((channel, *peer)),
             }
         }
     }
@@ -306,7 +307,7 @@ impl LinkRoom {
 
 enum Step {
     Again(Handshake),
-    Done(Channel, AttestedPeer),
+    Done(Channel, Box<AttestedPeer>),
 }
 
 async fn write_messages(

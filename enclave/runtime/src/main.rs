@@ -6,11 +6,16 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use casemate_door::{CONTROL_PORT, PEER_PORT};
 use casemate_nsm::NsmError;
 use casemate_nsm::device::NsmDevice;
+use casemate_runtime::platform::mixed_entropy;
 use casemate_runtime::{Platform, ServeError, Settings, SystemClock, serve};
-use casemate_transport::Listener;
+use casemate_transport::{Address, BindError, Listener};
 use clap::Parser;
+
+/// Listen whatever this enclave's own number is (`VMADDR_CID_ANY`).
+const ANY_CID: u32 = u32::MAX;
 
 /// One boot of a Casemate node. It listens on vsock for its parent and has no other door; it ends only
 /// when something happens that must not. Keys and state live in its memory and end with it.
@@ -22,8 +27,8 @@ struct Cli {}
 enum StartError {
     #[error(transparent)]
     Nsm(#[from] NsmError),
-    #[error("vsock cannot be listened on: {0}")]
-    Door(std::io::Error),
+    #[error(transparent)]
+    Door(#[from] BindError),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
     #[error(transparent)]
@@ -48,12 +53,10 @@ fn run() -> Result<(), StartError> {
     casemate_runtime::telemetry::to_console();
     let nsm = Arc::new(NsmDevice::open()?);
     let seed = Arc::clone(&nsm);
-    // what the libraries draw from the operating system is fed by the security module as well
-    seed.check_entropy()?;
     let platform = Platform {
         attest: nsm,
         clock: Arc::new(SystemClock),
-        entropy: Box::new(move || casemate_runtime::platform::mixed_entropy(seed.as_ref())),
+        entropy: Box::new(move || mixed_entropy(&|buffer: &mut [u8]| seed.random(buffer))),
         settings: Settings::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +64,8 @@ fn run() -> Result<(), StartError> {
         .build()
         .map_err(StartError::Runtime)?;
     runtime.block_on(async {
-        let door = Listener::vsock().map_err(StartError::Door)?;
+        let address = Address::Vsock { cid: ANY_CID };
+        let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT])?;
         serve(door, platform).await.map_err(StartError::Serve)
     })
 }

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_channel::Expected;
-use casemate_door::{Query, Reply, Submission, Ticket};
+use casemate_door::{Query, Reply, Status, Submission, Ticket};
 use casemate_ledger::EntryBody;
 use casemate_nsm::Wanted;
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
@@ -21,8 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::core::{Common, Said};
 use crate::envelope::{self, Kind};
-use crate::links::{Link, LinkPolicy};
-use crate::thread::{FromNode, NodeHandle, NodeView};
+use crate::links::Link;
+use crate::thread::{FromNode, NodeHandle};
 
 /// Most documents that are being made at one time for askers outside.
 const MAX_ATTESTING: usize = 4;
@@ -66,7 +65,6 @@ pub(crate) struct Beginning {
 /// A member.
 pub(crate) struct Member {
     boot: BootRecord,
-    boot_id: BootId,
     genesis: GenesisId,
     genesis_record: Vec<u8>,
     node: NodeHandle,
@@ -112,7 +110,6 @@ impl Member {
         .map_err(|error| error.to_string())?;
         let (evidence_in, evidence) = mpsc::channel(MAX_ATTESTING);
         Ok(Self {
-            boot_id: me,
             boot,
             genesis,
             genesis_record,
@@ -130,9 +127,6 @@ impl Member {
         })
     }
 
-    pub(crate) const fn boot(&self) -> BootId {
-        self.boot_id
-    }
     pub(crate) const fn genesis(&self) -> GenesisId {
         self.genesis
     }
@@ -142,8 +136,9 @@ impl Member {
     pub(crate) fn raft_status(&self) -> RaftStatus {
         self.replication.status()
     }
-    pub(crate) fn view(&self) -> NodeView {
-        self.node.view.borrow().clone()
+    /// How the node is, as it said at its last tick.
+    pub(crate) fn node_status(&self) -> Status {
+        self.node.status.borrow().clone()
     }
 
     /// The next word of its rooms.
@@ -203,13 +198,9 @@ impl Member {
     }
 
     /// What the node puts out. What of it is for the parent.
-    pub(crate) fn node(
-        &mut self,
-        said: FromNode,
-        common: &Common,
-    ) -> Result<Option<Said>, String> {
+    pub(crate) fn node(&mut self, said: FromNode, common: &Common) -> Result<Option<Said>, String> {
         let output = match said {
-            FromNode::Output(output) => output,
+            FromNode::Output(output) => *output,
             FromNode::Ended => return Err("the node's thread has ended".to_owned()),
         };
         Ok(match output {
@@ -252,7 +243,7 @@ impl Member {
                     }
                     self.admitted.insert(record.id(), at);
                 }
-                self.node.must(Event::Committed(committed)).await;
+                self.node.must(Event::Committed(*committed)).await;
             }
             Out::RootMismatch { from: _, node, size, theirs } => {
                 if let Some(from) = node {

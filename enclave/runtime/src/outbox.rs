@@ -16,9 +16,9 @@ pub(crate) struct Outbox {
 }
 
 fn size(files: &[StoreFile]) -> usize {
-    files.iter().fold(0, |sum, file| {
-        sum.saturating_add(file.bytes.len()).saturating_add(file.path.len())
-    })
+    files
+        .iter()
+        .fold(0, |sum, file| sum.saturating_add(file.bytes.len()).saturating_add(file.path.len()))
 }
 
 impl Outbox {
@@ -69,7 +69,9 @@ mod tests {
         outbox.stored(1);
         let left: Vec<_> = outbox.again().collect();
         assert_eq!(left.len(), 1);
-        assert!(matches!(&left[0], FromEnclave::Publish { batch: 2, files } if files[0].path == "c"));
+        assert!(
+            matches!(&left[0], FromEnclave::Publish { batch: 2, files } if files[0].path == "c")
+        );
         outbox.stored(7);
         assert_eq!((outbox.again().count(), outbox.bytes), (0, 0));
     }

@@ -12,6 +12,9 @@ use rand_chacha::rand_core::SeedableRng as _;
 use rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
 
+/// Makes generators fit for keys.
+pub type MakeEntropy = Box<dyn Fn() -> Result<Box<dyn Entropy>, NsmError> + Send + Sync>;
+
 /// What the machine gives.
 pub struct Platform {
     /// The security module.
@@ -19,7 +22,7 @@ pub struct Platform {
     /// The clock.
     pub clock: Arc<dyn ReadClock>,
     /// A generator fit for keys, seeded anew at each call.
-    pub entropy: Box<dyn Fn() -> Box<dyn Entropy> + Send + Sync>,
+    pub entropy: MakeEntropy,
     /// Sizes and times.
     pub settings: Settings,
 }
@@ -49,7 +52,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             node: NodeConfig::default(),
-            raft: Timing::default(),
+            raft: Timing::near(),
             tick: Duration::from_millis(50),
             status: Duration::from_secs(1),
             handshake: Duration::from_secs(10),

@@ -34,25 +34,14 @@ fn linked(common: &Common) -> Vec<casemate_proto::NodeName> {
     names
 }
 
-/// Of a member.
+/// Of a member: the node's own, with what replication and the links know.
 pub(crate) fn of_member(member: &Member, common: &Common) -> Status {
     let raft = member.raft_status();
-    let view = member.view();
-    let stats = &view.stats;
     Status {
-        phase: Phase::Member,
-        boot: Some(member.boot()),
-        genesis: Some(member.genesis()),
-        size: view.applied.size,
-        published: stats.published,
+        now: common.platform.clock.now(),
         leader: raft.leader,
         majority_age: raft.majority_age,
-        keys: stats.keys,
-        shares: stats.shares,
-        triples: stats.triples,
-        frozen: stats.frozen,
-        counters: stats.counters.clone(),
-        durations: stats.durations.clone(),
-        ..plain(Phase::Member, common)
+        linked: linked(common),
+        ..member.node_status()
     }
 }

@@ -6,34 +6,31 @@
 
 use std::sync::Arc;
 
-use casemate_door::{Reply, Ticket};
+use casemate_door::{Reply, Status, Ticket};
 use casemate_replication::{AppliedView, ReadClock};
-use casemate_signer::{Event, Node, Output, Stats};
+use casemate_signer::{Event, Node, Output};
 use tokio::sync::{mpsc, watch};
 
 /// Most events that wait for the node.
 const QUEUE: usize = 4_096;
 
-/// What the node tells of itself after each event.
-#[derive(Clone, Debug)]
-pub(crate) struct NodeView {
-    pub(crate) applied: AppliedView,
-    pub(crate) stats: Stats,
-}
-
 /// What goes to the node's thread.
 #[derive(Debug)]
 enum ToNode {
-    Event(Event),
+    Event(Box<Event>),
     /// Sign a reply that the node did not make: it has no security module.
-    Sign { ticket: Ticket, nonce: [u8; 32], reply: Reply },
+    Sign {
+        ticket: Ticket,
+        nonce: [u8; 32],
+        reply: Reply,
+    },
 }
 
 /// What comes from the node's thread.
 #[derive(Debug)]
 pub(crate) enum FromNode {
     /// What it wants done.
-    Output(Output),
+    Output(Box<Output>),
     /// The thread has ended. It only does so when it is told to, halts, or something is broken.
     Ended,
 }
@@ -41,7 +38,7 @@ pub(crate) enum FromNode {
 /// The node's thread, from outside.
 pub(crate) struct NodeHandle {
     events: mpsc::Sender<ToNode>,
-    pub(crate) view: watch::Receiver<NodeView>,
+    pub(crate) status: watch::Receiver<Status>,
     pub(crate) applied: watch::Receiver<AppliedView>,
 }
 
@@ -53,23 +50,23 @@ impl NodeHandle {
         out: mpsc::UnboundedSender<FromNode>,
     ) -> std::io::Result<Self> {
         let (events, queue) = mpsc::channel(QUEUE);
-        let (view_in, view) = watch::channel(view_of(&node, &clock));
+        let (status_in, status) = watch::channel(node.status(clock.now()));
         let (applied_in, applied) = watch::channel(AppliedView::of(node.state()));
         std::thread::Builder::new()
             .name("node".to_owned())
-            .spawn(move || run(node, &*clock, queue, &view_in, &applied_in, &out))?;
-        Ok(Self { events, view, applied })
+            .spawn(move || run(node, &*clock, queue, &status_in, &applied_in, &out))?;
+        Ok(Self { events, status, applied })
     }
 
     /// Hands over an event that must not be lost; waits while the queue is full.
     pub(crate) async fn must(&self, event: Event) {
         // where the thread has ended, its end is on its way to the core
-        let _ = self.events.send(ToNode::Event(event)).await;
+        let _ = self.events.send(ToNode::Event(Box::new(event))).await;
     }
 
     /// Hands over an event that may be lost when too many wait. Whether it was taken.
     pub(crate) fn offer(&self, event: Event) -> bool {
-        self.events.try_send(ToNode::Event(event)).is_ok()
+        self.events.try_send(ToNode::Event(Box::new(event))).is_ok()
     }
 
     /// Has a reply signed; it comes back as the node's output. Whether there was room.
@@ -78,24 +75,20 @@ impl NodeHandle {
     }
 }
 
-fn view_of(node: &Node, clock: &Arc<dyn ReadClock>) -> NodeView {
-    NodeView { applied: AppliedView::of(node.state()), stats: node.stats(clock.now()) }
-}
-
 fn run(
     mut node: Node,
     clock: &dyn ReadClock,
     mut queue: mpsc::Receiver<ToNode>,
-    view: &watch::Sender<NodeView>,
+    status: &watch::Sender<Status>,
     applied: &watch::Sender<AppliedView>,
     out: &mpsc::UnboundedSender<FromNode>,
 ) {
     while let Some(event) = queue.blocking_recv() {
         let event = match event {
-            ToNode::Event(event) => event,
+            ToNode::Event(event) => *event,
             ToNode::Sign { ticket, nonce, reply } => {
                 let reply = Some(node.sign_reply(&nonce, &reply));
-                if out.send(FromNode::Output(Output::Reply { ticket, reply })).is_err() {
+                if out.send(FromNode::Output(Box::new(Output::Reply { ticket, reply }))).is_err() {
                     return;
                 }
                 continue;
@@ -104,7 +97,7 @@ fn run(
         let (ticked, committed) =
             (matches!(event, Event::Tick), matches!(event, Event::Committed(_)));
         for output in node.handle(event, clock.now()) {
-            if out.send(FromNode::Output(output)).is_err() {
+            if out.send(FromNode::Output(Box::new(output))).is_err() {
                 return;
             }
         }
@@ -112,8 +105,7 @@ fn run(
             applied.send_modify(|view| *view = view.next(node.state()));
         }
         if ticked {
-            let applied = applied.borrow().clone();
-            view.send_replace(NodeView { applied, stats: node.stats(clock.now()) });
+            status.send_replace(node.status(clock.now()));
         }
         if node.is_halted() {
             break;

@@ -517,11 +517,6 @@ impl State {
     pub const fn retired_boots(&self) -> &BTreeSet<BootId> {
         &self.retired_boots
     }
-    /// The version of `apply` that the ledger is at.
-    #[must_use]
-    pub const fn version(&self) -> u64 {
-        self.version
-    }
 
     pub(crate) fn root_at(&self, size: u64) -> Option<Hash32> {
         let at = self.roots.binary_search_by_key(&size, |(s, _)| *s).ok()?;
