@@ -24,11 +24,13 @@ pub mod denial;
 pub mod error;
 pub mod fault;
 pub mod files;
+mod govern;
 mod http;
 pub mod idempotency;
 pub mod keys;
 pub mod request;
 mod sign;
+mod store;
 
 pub use attested::AttestedBoot;
 pub use belief::{Belief, GivenView};
