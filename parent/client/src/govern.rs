@@ -230,9 +230,8 @@ impl Client {
         life: Millis,
     ) -> Result<ChangeEnvelope, ClientError> {
         let belief = self.belief(true).await?;
-        let predecessor = belief
-            .change_head()
-            .ok_or(ClientError::Disagreement { what: "the newest change" })?;
+        let predecessor =
+            belief.change_head().ok_or(ClientError::Disagreement { what: "the newest change" })?;
         Ok(ChangeEnvelope {
             genesis: self.genesis_id(),
             incarnation: belief.incarnation(),
@@ -298,7 +297,8 @@ impl Client {
             match self.pending().await {
                 Ok((_, list)) => {
                     let same = |view: &&PendingRequestView| {
-                        (view.credential, view.request_id) == (pending.credential, pending.request_id)
+                        (view.credential, view.request_id)
+                            == (pending.credential, pending.request_id)
                     };
                     let now_have = list.iter().find(same).map(|view| view.approved_by.len());
                     let more = now_have.map_or(recorded, |have| have > pending.approved_by.len());

@@ -29,6 +29,7 @@ mod http;
 pub mod idempotency;
 pub mod keys;
 pub mod request;
+pub mod review;
 mod sign;
 mod store;
 
@@ -44,4 +45,5 @@ pub use fault::{DenialFault, KeyFault, NodeFailure, NodeFault, ReceiptFault};
 pub use idempotency::IdempotencyKey;
 pub use keys::{KeyState, PinnedKey};
 pub use request::{Asked, VerifiedSignature};
+pub use review::{Review, ReviewError, review};
 pub use sign::{Outcome, SignOptions};
