@@ -18,7 +18,7 @@ use crate::belief::{Belief, GivenView};
 use crate::cluster::{Cluster, Endpoint};
 use crate::credential::{Scope, random};
 use crate::error::ClientError;
-use crate::fault::{NodeFailure, NodeFault};
+use crate::fault::{KeyFault, NodeFailure, NodeFault};
 use crate::http::{Bounds, Http, Response};
 use crate::keys::{self, KeyState, PinnedKey, Shown};
 
@@ -247,8 +247,8 @@ impl Client {
     /// The images that are accepted: what t nodes say, before that the manifest's and those given.
     fn images(&self, manifest: &Manifest) -> Vec<Measurement> {
         match lock(&self.inner.belief).as_ref() {
-            Some(belief) => belief.images().to_vec(),
-            None => manifest.measurements.iter().chain(self.cluster().images()).cloned().collect(),
+            Some(belief) if !belief.images().is_empty() => belief.images().to_vec(),
+            _ => manifest.measurements.iter().chain(self.cluster().images()).cloned().collect(),
         }
     }
 
@@ -371,10 +371,7 @@ impl Client {
         loop {
             let next = match &found {
                 Some((Ok(_), until)) => {
-                    match tokio::time::timeout_at(*until, asking.join_next()).await {
-                        Ok(next) => next,
-                        Err(_) => None,
-                    }
+                    tokio::time::timeout_at(*until, asking.join_next()).await.unwrap_or_default()
                 }
                 _ => asking.join_next().await,
             };
@@ -437,11 +434,39 @@ impl Client {
     /// If too few nodes can be heard, or one shows another key than the one pinned.
     pub async fn keys(&self) -> Result<Vec<KeyState>, ClientError> {
         let genesis = self.genesis().await?;
-        let belief = self.belief(false).await?;
         let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
+        let (mut shown, mut failures) = self.shown_by(&genesis, need, false).await?;
+        // cosigners that are not known may be newer than the client's picture of the cluster
+        let unproved = |failure: &NodeFailure| {
+            matches!(failure.fault, NodeFault::Key { fault: KeyFault::Proof(_), .. })
+        };
+        if shown.len() < need && failures.iter().any(unproved) {
+            (shown, failures) = self.shown_by(&genesis, need, true).await?;
+        }
+        if shown.len() < need {
+            return Err(ClientError::TooFewNodes { have: shown.len(), need, failures });
+        }
+        let mut pinned = lock(&self.inner.keys);
+        let states = keys::conclude(&shown, need, &pinned)?;
+        for state in &states {
+            if let KeyState::Live(key) = state {
+                pinned.insert(key.name().clone(), key.clone());
+            }
+        }
+        Ok(states)
+    }
+
+    /// What the nodes show, each once: all of them, or enough that agree that every key is live.
+    async fn shown_by(
+        &self,
+        genesis: &Arc<GenesisRecord>,
+        need: usize,
+        fresh: bool,
+    ) -> Result<(Vec<Shown>, Vec<NodeFailure>), ClientError> {
+        let belief = self.belief(fresh).await?;
         let mut asking = JoinSet::new();
         for at in self.rotation() {
-            let (client, genesis) = (self.clone(), Arc::clone(&genesis));
+            let (client, genesis) = (self.clone(), Arc::clone(genesis));
             let belief = Arc::clone(&belief);
             asking.spawn(async move { (at, client.shown(at, &genesis, &belief).await) });
         }
@@ -456,7 +481,6 @@ impl Client {
                 Ok((at, Err(fault))) => failures.push(self.failure(at, fault)),
                 Err(_) => {}
             }
-            // t lists that all agree leave nothing to wait for
             if shown.len() >= need
                 && let Ok(states) = keys::conclude(&shown, need, &lock(&self.inner.keys))
                 && states.iter().all(|state| matches!(state, KeyState::Live(_)))
@@ -464,17 +488,7 @@ impl Client {
                 break;
             }
         }
-        if shown.len() < need {
-            return Err(ClientError::TooFewNodes { have: shown.len(), need, failures });
-        }
-        let mut pinned = lock(&self.inner.keys);
-        let states = keys::conclude(&shown, need, &pinned)?;
-        for state in &states {
-            if let KeyState::Live(key) = state {
-                pinned.insert(key.name().clone(), key.clone());
-            }
-        }
-        Ok(states)
+        Ok((shown, failures))
     }
 
     async fn shown(

@@ -23,20 +23,38 @@ use crate::verdict::Verdict;
 /// Most approvals that one request collects.
 const MAX_APPROVALS: usize = 32;
 
-/// What an approver approves.
-pub(crate) struct Document<'a> {
-    pub(crate) credential: CredentialId,
-    pub(crate) request_id: RequestId,
-    pub(crate) principal: &'a PrincipalId,
-    pub(crate) key: &'a KeyName,
-    pub(crate) path: &'a DerivationPath,
-    pub(crate) body_hash: Hash32,
-    pub(crate) digest: [u8; 32],
-    pub(crate) intent: &'a Intent,
-    pub(crate) policy: Hash32,
-    pub(crate) grant: &'a GrantId,
-    pub(crate) tier: u64,
-    pub(crate) expires: UnixMillis,
+/// What an approver approves. Approvers and their tools make the same of a request's body, and sign
+/// only what gives the hash that they are asked to sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// The cluster.
+    pub genesis: GenesisId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The requester's credential.
+    pub credential: CredentialId,
+    /// The request's id.
+    pub request_id: RequestId,
+    /// Who asks.
+    pub principal: &'a PrincipalId,
+    /// Which key.
+    pub key: &'a KeyName,
+    /// Which child of it.
+    pub path: &'a DerivationPath,
+    /// SHA-256 of the request's body.
+    pub body_hash: Hash32,
+    /// What is signed.
+    pub digest: [u8; 32],
+    /// What it does.
+    pub intent: &'a Intent,
+    /// The policy in force.
+    pub policy: Hash32,
+    /// The grant that asks for approval.
+    pub grant: &'a GrantId,
+    /// Its tier, from 0.
+    pub tier: u64,
+    /// When the request expires.
+    pub expires: UnixMillis,
 }
 
 /// The approval document as it is hashed: a map with these fields, in this order.
@@ -81,33 +99,36 @@ struct Wire<'a> {
     expires: UnixMillis,
 }
 
-/// The hash that approvers sign.
-pub(crate) fn document_hash(state: &State, document: &Document<'_>) -> Hash32 {
-    let intent = document.intent;
-    let wire = Wire {
-        genesis: state.genesis,
-        incarnation: state.incarnation,
-        credential: document.credential,
-        request_id: document.request_id,
-        principal: document.principal,
-        key: document.key,
-        path: document.path,
-        body: document.body_hash,
-        digest: Hash32::new(document.digest),
-        action: intent.action.name(),
-        chain: intent.chain.clone(),
-        asset: intent.asset.map(|asset| match asset {
-            AssetRef::Native => "native".to_owned(),
-            AssetRef::Token(contract) => contract.to_string(),
-        }),
-        to: intent.to.map(|to| to.to_string()),
-        amount: intent.amount,
-        policy: document.policy,
-        grant: document.grant,
-        tier: document.tier,
-        expires: document.expires,
-    };
-    tagged_hash("casemate/approval-document/v1", &[&casemate_proto::cbor::encode(&wire)])
+impl Document<'_> {
+    /// The hash that approvers sign.
+    #[must_use]
+    pub fn hash(&self) -> Hash32 {
+        let intent = self.intent;
+        let wire = Wire {
+            genesis: self.genesis,
+            incarnation: self.incarnation,
+            credential: self.credential,
+            request_id: self.request_id,
+            principal: self.principal,
+            key: self.key,
+            path: self.path,
+            body: self.body_hash,
+            digest: Hash32::new(self.digest),
+            action: intent.action.name(),
+            chain: intent.chain.clone(),
+            asset: intent.asset.map(|asset| match asset {
+                AssetRef::Native => "native".to_owned(),
+                AssetRef::Token(contract) => contract.to_string(),
+            }),
+            to: intent.to.map(|to| to.to_string()),
+            amount: intent.amount,
+            policy: self.policy,
+            grant: self.grant,
+            tier: self.tier,
+            expires: self.expires,
+        };
+        tagged_hash("casemate/approval-document/v1", &[&casemate_proto::cbor::encode(&wire)])
+    }
 }
 
 pub(crate) fn apply_approval(

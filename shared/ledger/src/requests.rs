@@ -462,23 +462,23 @@ fn hold(
     }
     let policy = state.policy.as_ref().map_or(Hash32::new([0; 32]), |p| p.hash);
     let expires = asked.first_seen.saturating_add(limits.approval_life);
-    let document = crate::approvals::document_hash(
-        state,
-        &crate::approvals::Document {
-            credential: asked.key.0,
-            request_id: asked.key.1,
-            principal: asked.principal,
-            key: &asked.request.key,
-            path: &asked.request.path,
-            body_hash: asked.body_hash,
-            digest: decoded.digest,
-            intent: &decoded.intent,
-            policy,
-            grant: &requirement.grant,
-            tier: u64::from(requirement.tier),
-            expires,
-        },
-    );
+    let document = crate::approvals::Document {
+        genesis: state.genesis,
+        incarnation: state.incarnation,
+        credential: asked.key.0,
+        request_id: asked.key.1,
+        principal: asked.principal,
+        key: &asked.request.key,
+        path: &asked.request.path,
+        body_hash: asked.body_hash,
+        digest: decoded.digest,
+        intent: &decoded.intent,
+        policy,
+        grant: &requirement.grant,
+        tier: u64::from(requirement.tier),
+        expires,
+    }
+    .hash();
     let index = known.map_or(step.index, |request| request.index);
     remember(
         state,
