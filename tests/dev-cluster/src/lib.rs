@@ -2,4 +2,6 @@
 
 pub mod demo;
 pub mod in_process;
+pub mod network;
+pub mod processes;
 pub mod store;
