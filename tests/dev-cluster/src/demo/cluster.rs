@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use casemate_audit::{InclusionReceipt, VerifierKey};
+use casemate_client::Scope;
 use casemate_ledger::entry::{ApprovalProof, Attachment};
 use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::Manifest;
@@ -10,7 +11,6 @@ use casemate_proto::stamp::Stamp;
 use casemate_proto::{Denial, Hash32, KeyName, Millis, NodeName, Scheme, UnixMillis};
 
 use super::DemoError;
-use super::people::Scope;
 
 /// What is sent to a node.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_audit::VerifierKey;
+use casemate_client::Scope;
 use casemate_ledger::state::RESERVED_PREFIX;
 use casemate_proto::manifest::{Governance, Limits, Manifest};
 use casemate_proto::time::HOUR;
@@ -12,7 +13,7 @@ use casemate_signer::{self as signer, NodeConfig};
 use casemate_tx::EvmSignature;
 
 use super::cluster::{Answer, Key, Nodes, Receipt, Signed, Submission, Ticket};
-use super::people::{People, QUORUM, Scope};
+use super::people::{People, QUORUM};
 use super::{DemoError, Options};
 use crate::in_process::{Cluster, ClusterConfig, ClusterError, SystemClock};
 

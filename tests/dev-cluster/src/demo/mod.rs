@@ -16,8 +16,8 @@ pub mod steps;
 use std::path::PathBuf;
 
 use casemate_audit::{CheckpointError, NoteError, RecordError};
+use casemate_client::{CredentialFileError, SignError};
 use casemate_policy::PolicyErrors;
-use casemate_proto::credential::CredentialError;
 use casemate_proto::ids::IdError;
 use casemate_tx::SignatureError;
 
@@ -124,7 +124,10 @@ pub enum DemoError {
     Policy(#[from] PolicyErrors),
     /// A key.
     #[error(transparent)]
-    Credential(#[from] CredentialError),
+    Credential(#[from] CredentialFileError),
+    /// A signature with one.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// A key's point.
     #[error(transparent)]
     Key(#[from] SignatureError),

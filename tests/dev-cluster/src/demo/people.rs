@@ -1,83 +1,23 @@
 //! Who takes part: governors, a freezer, requesters and approvers, each with a key of their own,
 //! made of the operating system's randomness for this one run.
 
-use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedChange};
+use casemate_client::credential::{self, Credential};
+use casemate_client::{FileCredential, Role, Scope, Sign as _};
+use casemate_proto::governance::{Change, ChangeEnvelope, SignedChange};
 use casemate_proto::hash::tagged_hash;
-use casemate_proto::stamp::{Method, Stamp, StampScope};
+use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{
-    Algorithm, CredentialId, GenesisId, Hash32, Incarnation, Millis, PublicKey, RequestId,
-    UnixMillis,
+    Algorithm, Hash32, Millis, PrincipalId, PublicKey, RequestId, UnixMillis,
 };
-use ed25519_dalek::Signer as _;
-use rand_core::{OsRng, RngCore as _};
 
 use super::DemoError;
+
+pub use casemate_client::credential::random;
 
 /// How long the stamps of this program live.
 const STAMP_LIFE: Millis = Millis(120_000);
 /// How long the governors' changes may be submitted.
 const CHANGE_LIFE: Millis = Millis(3_600_000);
-
-enum Secret {
-    P256(p256::ecdsa::SigningKey),
-    Ed25519(ed25519_dalek::SigningKey),
-}
-
-/// A key pair that somebody signs stamps, approvals or governance with.
-pub struct Credential {
-    secret: Secret,
-    public: PublicKey,
-}
-
-impl core::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Credential({}, <redacted>)", self.public.id())
-    }
-}
-
-/// `N` fresh bytes.
-#[must_use]
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    OsRng.fill_bytes(&mut bytes);
-    bytes
-}
-
-impl Credential {
-    fn p256() -> Result<Self, DemoError> {
-        let key = p256::ecdsa::SigningKey::random(&mut OsRng);
-        let point = key.verifying_key().to_encoded_point(true);
-        let public = PublicKey::new(Algorithm::P256, point.as_bytes())?;
-        Ok(Self { secret: Secret::P256(key), public })
-    }
-
-    fn ed25519() -> Result<Self, DemoError> {
-        let key = ed25519_dalek::SigningKey::from_bytes(&random());
-        let public = PublicKey::new(Algorithm::Ed25519, key.verifying_key().as_bytes())?;
-        Ok(Self { secret: Secret::Ed25519(key), public })
-    }
-
-    /// Its public key.
-    #[must_use]
-    pub const fn public(&self) -> &PublicKey {
-        &self.public
-    }
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> CredentialId {
-        self.public.id()
-    }
-
-    fn sign(&self, message: &[u8]) -> [u8; 64] {
-        match &self.secret {
-            Secret::P256(key) => {
-                let signature: p256::ecdsa::Signature = key.sign(message);
-                signature.to_bytes().into()
-            }
-            Secret::Ed25519(key) => key.sign(message).to_bytes(),
-        }
-    }
-}
 
 /// A requester or approver: a principal of the policy with one credential.
 #[derive(Debug)]
@@ -167,16 +107,21 @@ impl People {
             .into_iter()
             .map(|who| {
                 // both algorithms are in use: programs with P-256, people with Ed25519
-                let credential = match who {
-                    Who::Alice | Who::Bob | Who::Carol => Credential::ed25519()?,
-                    _ => Credential::p256()?,
+                let algorithm = match who {
+                    Who::Alice | Who::Bob | Who::Carol => Algorithm::Ed25519,
+                    _ => Algorithm::P256,
                 };
+                let credential = Credential::generate(algorithm)?;
                 Ok((who, Person { principal: who.principal(), credential }))
             })
             .collect::<Result<_, DemoError>>()?;
+        let governors = [Algorithm::Ed25519, Algorithm::P256, Algorithm::Ed25519]
+            .into_iter()
+            .map(Credential::generate)
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            governors: vec![Credential::ed25519()?, Credential::p256()?, Credential::ed25519()?],
-            freezer: Credential::ed25519()?,
+            governors,
+            freezer: Credential::generate(Algorithm::Ed25519)?,
             persons,
         })
     }
@@ -184,12 +129,12 @@ impl People {
     /// The governors' public keys.
     #[must_use]
     pub fn governors(&self) -> Vec<PublicKey> {
-        self.governors.iter().map(|governor| governor.public.clone()).collect()
+        self.governors.iter().map(|governor| governor.public_key().clone()).collect()
     }
     /// The freezers' public keys.
     #[must_use]
     pub fn freezers(&self) -> Vec<PublicKey> {
-        vec![self.freezer.public.clone()]
+        vec![self.freezer.public_key().clone()]
     }
     /// The persons, in a fixed order.
     pub fn persons(&self) -> impl Iterator<Item = &Person> {
@@ -206,15 +151,41 @@ impl People {
             .ok_or(DemoError::Missing { what: "person", name: who.principal().to_owned() })
     }
 
+    /// Everybody's keys, for a cluster file: what a development cluster gives away.
+    ///
+    /// # Errors
+    /// Never: every principal is a name.
+    pub fn file_credentials(&self) -> Result<Vec<FileCredential>, DemoError> {
+        let mut all = Vec::new();
+        for (who, person) in &self.persons {
+            let roles = match who {
+                Who::Alice => vec![Role::Requester, Role::Approver],
+                Who::Bob | Who::Carol => vec![Role::Approver],
+                _ => vec![Role::Requester],
+            };
+            let principal = PrincipalId::new(person.principal)?;
+            all.push(FileCredential::new(principal, roles, &person.credential));
+        }
+        for (governor, number) in self.governors.iter().zip(1_u32..) {
+            let name = PrincipalId::new(&format!("governor:{number}"))?;
+            all.push(FileCredential::new(name, vec![Role::Governor], governor));
+        }
+        let name = PrincipalId::new("freezer:1")?;
+        all.push(FileCredential::new(name, vec![Role::Freezer], &self.freezer));
+        Ok(all)
+    }
+
     /// A change that exactly a quorum signed.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Never: the keys are in memory.
     pub fn sign_change(
         &self,
         scope: Scope,
         predecessor: Hash32,
         change: Change,
         now: UnixMillis,
-    ) -> SignedChange {
+    ) -> Result<SignedChange, DemoError> {
         let envelope = ChangeEnvelope {
             genesis: scope.genesis,
             incarnation: scope.incarnation,
@@ -222,40 +193,29 @@ impl People {
             expires: now.saturating_add(CHANGE_LIFE),
             change,
         };
-        let message = envelope.signing_bytes();
         let quorum = usize::try_from(QUORUM).unwrap_or(usize::MAX);
         let signatures = self
             .governors
             .iter()
             .take(quorum)
-            .map(|governor| NamedSignature {
-                credential: governor.id(),
-                signature: governor.sign(&message),
-            })
-            .collect();
-        SignedChange { envelope, signatures }
+            .map(|governor| credential::sign_change(governor, &envelope))
+            .collect::<Result<_, _>>()?;
+        Ok(SignedChange { envelope, signatures })
     }
 }
 
-/// What everything that is signed names: the cluster and its incarnation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The cluster.
-    pub genesis: GenesisId,
-    /// Its incarnation.
-    pub incarnation: Incarnation,
-}
-
-impl Credential {
-    /// A stamp over a body: what the `Casemate-Stamp` header would carry.
-    #[must_use]
-    pub fn stamp(&self, scope: Scope, method: Method, body: &[u8], now: UnixMillis) -> Stamp {
-        let scope = StampScope { genesis: scope.genesis, incarnation: scope.incarnation, method };
-        let (credential, nonce) = (self.id(), random());
-        let expires_at = now.saturating_add(STAMP_LIFE);
-        let preimage = Stamp::preimage(&scope, &credential, now, expires_at, &nonce, body);
-        Stamp { credential, issued_at: now, expires_at, nonce, signature: self.sign(&preimage) }
-    }
+/// A stamp over a body: what the `Casemate-Stamp` header carries.
+///
+/// # Errors
+/// Never: the key is in memory.
+pub fn stamp(
+    who: &Credential,
+    scope: Scope,
+    method: Method,
+    body: &[u8],
+    now: UnixMillis,
+) -> Result<Stamp, DemoError> {
+    Ok(credential::stamp(who, scope, method, body, now, STAMP_LIFE)?)
 }
 
 /// A request's id and an EIP-3009 nonce, both made of the caller's own name for the payment: a

@@ -1,5 +1,6 @@
 //! The demo's policy: the text in `policy.toml` with this run's credentials and times.
 
+use casemate_client::Sign as _;
 use casemate_policy::Policy;
 use casemate_proto::time::{DAY, HOUR, MINUTE};
 use casemate_proto::{Millis, Scheme, UnixMillis};
@@ -66,7 +67,7 @@ pub fn text(people: &People, now: UnixMillis) -> String {
     let principals: String = people
         .persons()
         .map(|person| {
-            let key = person.credential.public();
+            let key = person.credential.public_key();
             let (id, alg) = (person.principal, key.algorithm().name());
             let key = hex::encode(key.as_bytes());
             format!(

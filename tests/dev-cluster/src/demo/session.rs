@@ -11,7 +11,7 @@ use casemate_proto::{CredentialId, Denial, DerivationPath, Hash32, KeyName, Requ
 use casemate_tx::{EvmAddress, evm_address_from_sec1};
 
 use super::cluster::{Answer, Key, Nodes, Signed, Submission, Ticket};
-use super::people::{People, Who, idempotent, random};
+use super::people::{People, Who, idempotent, random, stamp};
 use super::proof::{self, Decoded};
 use super::report::{
     Check, DenialReport, Outcome as Label, ReceiptReport, RequestReport, hex, input_of,
@@ -298,7 +298,7 @@ impl<'a> Session<'a> {
     pub fn submit(&mut self, prepared: &Prepared, node: usize) -> Result<Ticket, DemoError> {
         let credential = &self.people.person(prepared.who)?.credential;
         let (scope, now) = (self.nodes.scope(), self.nodes.now());
-        let stamp = credential.stamp(scope, Method::CreateRequest, &prepared.body, now);
+        let stamp = stamp(credential, scope, Method::CreateRequest, &prepared.body, now)?;
         self.nodes.submit(node, Submission::Request { stamp, body: prepared.body.clone() })
     }
 
@@ -358,7 +358,7 @@ impl<'a> Session<'a> {
         let body = body.to_body().into_bytes();
         let credential = &self.people.person(approver)?.credential;
         let (scope, now) = (self.nodes.scope(), self.nodes.now());
-        let stamp = credential.stamp(scope, Method::CreateApproval, &body, now);
+        let stamp = stamp(credential, scope, Method::CreateApproval, &body, now)?;
         let node = self.next_node()?;
         let proof = ApprovalProof::Stamp(stamp);
         let ticket = self.nodes.submit(node, Submission::Approval { body, proof })?;

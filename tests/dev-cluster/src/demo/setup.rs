@@ -51,7 +51,7 @@ fn change(
 ) -> Result<(), DemoError> {
     let name = change.name();
     let (scope, head, now) = (nodes.scope(), nodes.change_head()?, nodes.now());
-    let signed = people.sign_change(scope, head, change, now);
+    let signed = people.sign_change(scope, head, change, now)?;
     let ticket = nodes.submit(0, Submission::Governance { signed, attachment })?;
     match nodes.wait(ticket)? {
         Answer::Accepted => Ok(()),
