@@ -1,4 +1,4 @@
-//! What the demo needs of a cluster, whatever its nodes are: threads of this process today.
+//! What the demo needs of a cluster, whatever its nodes are: processes, or threads of this one.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,10 @@ use casemate_ledger::entry::{ApprovalProof, Attachment};
 use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::Manifest;
 use casemate_proto::stamp::Stamp;
-use casemate_proto::{Denial, Hash32, KeyName, Millis, NodeName, Scheme, UnixMillis};
+use casemate_proto::{BootId, Denial, Hash32, KeyName, Millis, NodeName, Scheme, UnixMillis};
 
 use super::DemoError;
+use crate::network::Counts;
 
 /// What is sent to a node.
 #[derive(Clone, Debug)]
@@ -101,6 +102,17 @@ pub struct Key {
     pub scheme: Scheme,
     /// 33 bytes SEC 1 or 32 bytes Ed25519.
     pub public_key: Vec<u8>,
+    /// How often its shares were made anew.
+    pub epoch: u64,
+}
+
+/// A boot's key for checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cosigner {
+    /// Whose.
+    pub node: NodeName,
+    /// The key.
+    pub key: VerifierKey,
 }
 
 /// Something submitted whose answer is still to come.
@@ -147,14 +159,55 @@ pub trait Nodes {
     /// # Errors
     /// If no node answers.
     fn keys(&mut self) -> Result<Vec<Key>, DemoError>;
-    /// The keys that cosign checkpoints.
+    /// The keys that cosign checkpoints: of each node's current boot.
     ///
     /// # Errors
     /// If no node answers.
-    fn cosigners(&mut self) -> Result<Vec<VerifierKey>, DemoError>;
+    fn cosigners(&mut self) -> Result<Vec<Cosigner>, DemoError>;
     /// The files of the auditor's store, with a checkpoint over all that was done so far.
     ///
     /// # Errors
     /// If no node answers.
     fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError>;
+    /// What can be done to nodes that are processes; `None` where they are not.
+    fn faults(&mut self) -> Option<&mut dyn Faults> {
+        None
+    }
+}
+
+/// What can be done to nodes that are processes of their own, and to the network between them.
+pub trait Faults {
+    /// Starts a node that was stopped.
+    ///
+    /// # Errors
+    /// If it does not start.
+    fn start(&mut self, node: usize) -> Result<(), DemoError>;
+    /// How a node says that it is; `None` while it does not say so.
+    fn health(&mut self, node: usize) -> Option<Health>;
+    /// Turns the network between the nodes hostile, or quiet again.
+    fn set_hostile(&mut self, hostile: bool);
+    /// What the hostile network does follows from this.
+    fn seed(&self) -> u64;
+    /// What the network did.
+    fn counts(&self) -> Counts;
+    /// That every process of a node that was not stopped still runs.
+    ///
+    /// # Errors
+    /// If one has ended, with what it said last.
+    fn check_processes(&mut self) -> Result<(), DemoError>;
+}
+
+/// How a node says that it is. Nothing of it is proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether its enclave is a member of the cluster, heard by a majority.
+    pub ready: bool,
+    /// Its boot.
+    pub boot: Option<BootId>,
+    /// How many keys are live.
+    pub keys: u64,
+    /// Of how many it holds a share.
+    pub shares: u64,
+    /// The nodes to which its channel is up.
+    pub linked: Vec<NodeName>,
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use casemate_audit::VerifierKey;
 use casemate_client::Scope;
 use casemate_ledger::state::RESERVED_PREFIX;
 use casemate_proto::manifest::{Governance, Limits, Manifest};
@@ -12,7 +11,7 @@ use casemate_proto::{Hash32, Incarnation, Millis, NodeName, UnixMillis};
 use casemate_signer::{self as signer, NodeConfig};
 use casemate_tx::EvmSignature;
 
-use super::cluster::{Answer, Key, Nodes, Receipt, Signed, Submission, Ticket};
+use super::cluster::{Answer, Cosigner, Key, Nodes, Receipt, Signed, Submission, Ticket};
 use super::people::{People, QUORUM};
 use super::{DemoError, Options};
 use crate::in_process::{Cluster, ClusterConfig, ClusterError, SystemClock};
@@ -131,13 +130,15 @@ impl Nodes for InProcess {
                 name: name.clone(),
                 scheme: key.scheme,
                 public_key: live.public_key.clone(),
+                epoch: live.epoch,
             })
         });
         Ok(keys.collect())
     }
 
-    fn cosigners(&mut self) -> Result<Vec<VerifierKey>, DemoError> {
-        Ok(self.cluster.cosigners())
+    fn cosigners(&mut self) -> Result<Vec<Cosigner>, DemoError> {
+        let keys = self.cluster.names().into_iter().zip(self.cluster.cosigners());
+        Ok(keys.map(|(node, key)| Cosigner { node, key }).collect())
     }
 
     fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError> {

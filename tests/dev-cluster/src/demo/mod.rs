@@ -21,7 +21,7 @@ use casemate_policy::PolicyErrors;
 use casemate_proto::ids::IdError;
 use casemate_tx::SignatureError;
 
-use report::{ClusterReport, KeyReport, Report, SCHEMA};
+use report::{BootReport, ClusterReport, KeyReport, ProcessesReport, Report, SCHEMA};
 use session::Session;
 
 /// What may be chosen.
@@ -184,7 +184,6 @@ fn show(
     tell.say(&format!("{threshold} of {} nodes sign: {}", names.len(), names.join(", ")));
     tell.say(&format!("genesis {} · policy {}", scope.genesis, policy.policy_hash()));
     setup::govern(nodes, people, &policy, tell)?;
-    let cosigners = nodes.cosigners()?.iter().map(ToString::to_string).collect();
     let mut session = Session::new(nodes, people, tell)?;
     let keys: Vec<KeyReport> = session.keys().values().map(KeyReport::from).collect();
     session.say("keys, generated among the nodes: no node ever has a whole one");
@@ -195,11 +194,18 @@ fn show(
     steps::payment::run(&mut session)?;
     steps::denials::run(&mut session)?;
     steps::settlement::run(&mut session)?;
+    let network = if session.nodes().faults().is_some() {
+        steps::restart::run(&mut session)?;
+        Some(steps::network::run(&mut session)?)
+    } else {
+        None
+    };
     steps::approval::run(&mut session)?;
     steps::dangerous::run(&mut session)?;
     let spoils = steps::attack::run(&mut session)?;
     let attack = steps::attack::beside_bounds(&mut session, spoils, &bounds)?;
     let audited = steps::audit::run(&mut session, &bounds, options.store.as_deref())?;
+    let boots: Vec<BootReport> = session.cosigners().iter().map(BootReport::from).collect();
     let (requests, checks) = session.into_parts();
     Ok(Report {
         schema: SCHEMA,
@@ -214,7 +220,8 @@ fn show(
         bounds: bounds.into_iter().map(|bound| bound.report).collect(),
         attack,
         checkpoint: audited.checkpoint,
-        cosigners,
+        cosigners: boots.iter().map(|boot| boot.cosigner.clone()).collect(),
         checks,
+        processes: network.map(|network| ProcessesReport { boots, network }),
     })
 }

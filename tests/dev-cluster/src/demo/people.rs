@@ -6,9 +6,7 @@ use casemate_client::{FileCredential, Role, Scope, Sign as _};
 use casemate_proto::governance::{Change, ChangeEnvelope, SignedChange};
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::stamp::{Method, Stamp};
-use casemate_proto::{
-    Algorithm, Hash32, Millis, PrincipalId, PublicKey, RequestId, UnixMillis,
-};
+use casemate_proto::{Algorithm, Hash32, Millis, PrincipalId, PublicKey, RequestId, UnixMillis};
 
 use super::DemoError;
 
@@ -119,11 +117,7 @@ impl People {
             .into_iter()
             .map(Credential::generate)
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            governors,
-            freezer: Credential::generate(Algorithm::Ed25519)?,
-            persons,
-        })
+        Ok(Self { governors, freezer: Credential::generate(Algorithm::Ed25519)?, persons })
     }
 
     /// The governors' public keys.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use casemate_audit::{CheckpointPolicy, verify_receipt};
+use casemate_audit::{CheckpointPolicy, InclusionReceipt, VerifiedRecord, verify_receipt};
 use casemate_ledger::entry::{Entry, EntryBody};
 use casemate_ledger::verdict::Verdict;
 use casemate_policy::AssetKey;
@@ -111,18 +111,19 @@ fn recover(digest: &[u8; 32], r_s_v: &[u8]) -> Result<VerifyingKey, String> {
 }
 
 /// Checks the proof that comes with a signature: the record that allowed exactly this, and the
-/// record of exactly this signature, under checkpoints that t nodes cosigned.
+/// record of exactly this signature, under checkpoints that t nodes cosigned, each while its boot was
+/// current by one of these policies.
 ///
 /// # Errors
 /// Saying what is not shown.
 pub fn check_receipt(
-    policy: &CheckpointPolicy,
+    policies: &[CheckpointPolicy],
     (credential, request_id): (CredentialId, RequestId),
     decoded: &Decoded,
     signed: &Signed,
 ) -> Result<(), String> {
     let read = |receipt| {
-        let record = verify_receipt(receipt, policy).map_err(|error| error.to_string())?;
+        let record = verify_under(receipt, policies)?;
         let fields = record.record().fields().clone();
         let entry = Entry::decode(&fields.entry).map_err(|error| error.to_string())?;
         Ok::<_, String>((entry, fields))
@@ -144,6 +145,24 @@ pub fn check_receipt(
         Verdict::Allowed(allowed) if allowed.digest == decoded.digest => Ok(()),
         other => Err(format!("the record before it says `{}`", other.name())),
     }
+}
+
+/// Checks a receipt under whichever of these policies it fits; the newest is the likeliest.
+///
+/// # Errors
+/// Saying why it does not fit the newest, if it fits none.
+pub fn verify_under(
+    receipt: &InclusionReceipt,
+    policies: &[CheckpointPolicy],
+) -> Result<VerifiedRecord, String> {
+    let mut problem = None;
+    for policy in policies.iter().rev() {
+        match verify_receipt(receipt, policy) {
+            Ok(record) => return Ok(record),
+            Err(error) => problem = problem.or(Some(error.to_string())),
+        }
+    }
+    Err(problem.unwrap_or_else(|| "nobody is known who could have cosigned it".to_owned()))
 }
 
 /// What was signed for, by key and asset, fees included.

@@ -10,8 +10,9 @@ use casemate_proto::{Amount, Denial};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::cluster::Receipt;
+use super::cluster::{Cosigner, Receipt};
 use super::session::KnownKey;
+use crate::network::Counts;
 
 /// The version of the shape.
 pub const SCHEMA: &str = "casemate.demo/1";
@@ -34,10 +35,42 @@ pub struct Report {
     pub attack: AttackReport,
     /// The newest checkpoint: a signed note.
     pub checkpoint: String,
-    /// The keys that cosign checkpoints, as verifier keys of signed notes.
+    /// The keys that cosign checkpoints, as verifier keys of signed notes: of every boot that was
+    /// a member at some time.
     pub cosigners: Vec<String>,
     /// What was checked.
     pub checks: Vec<Check>,
+    /// What was done to the processes; none where the nodes were threads of one.
+    pub processes: Option<ProcessesReport>,
+}
+
+/// What was done to the nodes' processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessesReport {
+    /// Every boot that was a member at some time, in the order of [`Report::cosigners`]. A node
+    /// that was restarted has more than one.
+    pub boots: Vec<BootReport>,
+    /// What the hostile network did.
+    pub network: NetworkReport,
+}
+
+/// A boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BootReport {
+    /// Its node.
+    pub node: String,
+    /// Its key for checkpoints, one of [`Report::cosigners`].
+    pub cosigner: String,
+}
+
+/// What the hostile network did, in chunks of bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkReport {
+    /// What it does follows from this: a decimal number.
+    pub seed: String,
+    /// How often it did what.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
 /// The cluster.
@@ -199,6 +232,12 @@ impl From<&KnownKey> for KeyReport {
             public_key: hex(&known.key.public_key),
             address: known.address.map(|address| hex(address.0)),
         }
+    }
+}
+
+impl From<&Cosigner> for BootReport {
+    fn from(cosigner: &Cosigner) -> Self {
+        Self { node: cosigner.node.to_string(), cosigner: cosigner.key.to_string() }
     }
 }
 

@@ -10,7 +10,7 @@ use casemate_proto::stamp::Method;
 use casemate_proto::{CredentialId, Denial, DerivationPath, Hash32, KeyName, RequestId, Scheme};
 use casemate_tx::{EvmAddress, evm_address_from_sec1};
 
-use super::cluster::{Answer, Key, Nodes, Signed, Submission, Ticket};
+use super::cluster::{Answer, Cosigner, Key, Nodes, Signed, Submission, Ticket};
 use super::people::{People, Who, idempotent, random, stamp};
 use super::proof::{self, Decoded};
 use super::report::{
@@ -99,7 +99,8 @@ pub struct Session<'a> {
     people: &'a People,
     tell: &'a mut dyn Tell,
     keys: BTreeMap<String, KnownKey>,
-    receipts: CheckpointPolicy,
+    receipts: Vec<CheckpointPolicy>,
+    cosigners: Vec<Cosigner>,
     running: Vec<usize>,
     turn: usize,
     step: u8,
@@ -128,21 +129,14 @@ impl<'a> Session<'a> {
             };
             keys.insert(key.name.as_str().to_owned(), KnownKey { key, address });
         }
-        let scope = nodes.scope();
-        let origin = Origin { genesis: scope.genesis, incarnation: scope.incarnation };
-        let threshold = usize::try_from(nodes.threshold()).unwrap_or(usize::MAX);
-        let receipts = CheckpointPolicy {
-            origin: origin.to_string(),
-            log_key: None,
-            cosigners: CosignerSet::new(nodes.cosigners()?, threshold)?,
-        };
         let running = (0..nodes.names().len()).collect();
-        Ok(Self {
+        let mut session = Self {
             nodes,
             people,
             tell,
             keys,
-            receipts,
+            receipts: Vec::new(),
+            cosigners: Vec::new(),
             running,
             turn: 0,
             step: 0,
@@ -151,7 +145,36 @@ impl<'a> Session<'a> {
             tally: proof::Tally::default(),
             signatures: BTreeSet::new(),
             nonces: BTreeMap::new(),
-        })
+        };
+        session.learn_cosigners()?;
+        Ok(session)
+    }
+
+    /// Learns whose boots are current. A receipt is checked against one such set, whole: a boot that
+    /// was retired does not count beside the one in its place.
+    ///
+    /// # Errors
+    /// If no node answers.
+    pub fn learn_cosigners(&mut self) -> Result<(), DemoError> {
+        let scope = self.nodes.scope();
+        let origin = Origin { genesis: scope.genesis, incarnation: scope.incarnation };
+        let threshold = usize::try_from(self.nodes.threshold()).unwrap_or(usize::MAX);
+        let current = self.nodes.cosigners()?;
+        let keys = current.iter().map(|cosigner| cosigner.key.clone()).collect();
+        let policy = CheckpointPolicy {
+            origin: origin.to_string(),
+            log_key: None,
+            cosigners: CosignerSet::new(keys, threshold)?,
+        };
+        if self.receipts.last() != Some(&policy) {
+            self.receipts.push(policy);
+        }
+        for cosigner in current {
+            if !self.cosigners.contains(&cosigner) {
+                self.cosigners.push(cosigner);
+            }
+        }
+        Ok(())
     }
 
     /// Begins a step.
@@ -160,6 +183,16 @@ impl<'a> Session<'a> {
         self.tell.progress(&format!("step {step} of 7: {title}"));
         self.tell.say("");
         self.tell.say(&format!("{step}. {title}"));
+    }
+    /// Begins a further part of a step.
+    pub fn go_on(&mut self, title: &str) {
+        self.tell.progress(&format!("step {} of 7, further: {title}", self.step));
+        self.tell.say("");
+        self.tell.say(&format!("   {title}"));
+    }
+    /// Tells somebody who waits how far it is.
+    pub fn progress(&mut self, line: impl AsRef<str>) {
+        self.tell.progress(line.as_ref());
     }
     /// Says something to the reader.
     pub fn say(&mut self, line: impl AsRef<str>) {
@@ -188,10 +221,15 @@ impl<'a> Session<'a> {
     pub const fn keys(&self) -> &BTreeMap<String, KnownKey> {
         &self.keys
     }
-    /// What a receipt's checkpoint must show.
+    /// What a receipt's checkpoint must show: one of these.
     #[must_use]
-    pub const fn receipt_policy(&self) -> &CheckpointPolicy {
+    pub fn receipt_policies(&self) -> &[CheckpointPolicy] {
         &self.receipts
+    }
+    /// Everybody who cosigned at some time, in the order in which they were learned of.
+    #[must_use]
+    pub fn cosigners(&self) -> &[Cosigner] {
+        &self.cosigners
     }
     /// What was signed so far.
     #[must_use]
@@ -266,7 +304,7 @@ impl<'a> Session<'a> {
         self.running.get(at).copied().ok_or(DemoError::NoNode)
     }
 
-    /// Stops a node for good.
+    /// Stops a node, whatever it is doing.
     ///
     /// # Errors
     /// If it does not run.
@@ -274,6 +312,13 @@ impl<'a> Session<'a> {
         self.nodes.stop(node)?;
         self.running.retain(|running| *running != node);
         Ok(())
+    }
+
+    /// Notes that a node serves again.
+    pub fn serves_again(&mut self, node: usize) {
+        self.running.push(node);
+        self.running.sort_unstable();
+        self.running.dedup();
     }
 
     /// Gives a request its id and its body.

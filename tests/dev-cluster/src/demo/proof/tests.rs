@@ -24,7 +24,7 @@ fn known(seed: u8) -> KnownKey {
     let public_key = wallet(seed).verifying_key().to_encoded_point(true).as_bytes().to_vec();
     let address = Some(evm_address_from_sec1(&public_key).unwrap());
     let name = KeyName::new("payout").unwrap();
-    KnownKey { key: Key { name, scheme: Scheme::EcdsaSecp256k1, public_key }, address }
+    KnownKey { key: Key { name, scheme: Scheme::EcdsaSecp256k1, public_key, epoch: 0 }, address }
 }
 
 /// 65 bytes with v 0 or 1, as the log has them.
@@ -131,7 +131,7 @@ fn answer() -> (Decoded, Signed) {
 fn good_answer_is_found_good() {
     let (decoded, signed) = answer();
     check_signature(&known(5), &decoded, &signed).unwrap();
-    check_receipt(&policy(), whose(), &decoded, &signed).unwrap();
+    check_receipt(&[policy()], whose(), &decoded, &signed).unwrap();
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn ed25519_signature_is_held_to_its_key() {
     for (number, fits) in [(5, true), (6, false)] {
         let public_key = boot(number).1.verifying_key().to_bytes().to_vec();
         let name = KeyName::new("notary").unwrap();
-        let key = Key { name, scheme: Scheme::Ed25519, public_key };
+        let key = Key { name, scheme: Scheme::Ed25519, public_key, epoch: 0 };
         let checked = check_signature(&KnownKey { key, address: None }, &decoded, &signed);
         assert_eq!(checked.is_ok(), fits, "{number}");
     }
@@ -184,7 +184,7 @@ fn i10_receipt_of_anything_else_is_refused() {
     let others =
         [(CredentialId(Hash32::new([0; 32])), request_id), (credential, RequestId::new([0; 16]))];
     for other in others {
-        assert!(check_receipt(&policy(), other, &decoded, &signed).is_err());
+        assert!(check_receipt(&[policy()], other, &decoded, &signed).is_err());
     }
     for (what, receipt) in [
         (
@@ -197,11 +197,11 @@ fn i10_receipt_of_anything_else_is_refused() {
         ("a cosigner who is none", receipt(&allowed(decoded.digest), &good, &[1, 4])),
     ] {
         let signed = Signed { receipt, ..signed.clone() };
-        assert!(check_receipt(&policy(), whose(), &decoded, &signed).is_err(), "{what}");
+        assert!(check_receipt(&[policy()], whose(), &decoded, &signed).is_err(), "{what}");
     }
     let mut swapped = signed.clone();
     swapped.receipt.signed = signed.receipt.allowed.clone();
-    assert!(check_receipt(&policy(), whose(), &decoded, &swapped).is_err());
+    assert!(check_receipt(&[policy()], whose(), &decoded, &swapped).is_err());
 }
 
 #[test]

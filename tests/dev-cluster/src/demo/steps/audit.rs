@@ -5,18 +5,20 @@ use std::path::Path;
 
 use casemate_audit::custody::{Bounds, CustodyEvidence, CustodyReport, Exit};
 use casemate_audit::note::MAX_NOTE;
+use casemate_audit::reconcile::{Seen, reconcile};
 use casemate_audit::store::{CHECKPOINT, GENESIS, read_tile};
 use casemate_audit::tile::{TileKind, parse_bundle, tiles_for};
 use casemate_audit::{
     Checkpoint, Expectations, InclusionReceipt, SignedNote, StoreRead, Tree, leaf_hash,
-    verify_checkpoint, verify_receipt, verify_store,
+    verify_checkpoint, verify_store,
 };
 use casemate_ledger::State;
 use casemate_ledger::replay::Replayer;
-use casemate_proto::manifest::MAX_GENESIS;
+use casemate_proto::manifest::{Hardware, MAX_GENESIS};
 
 use crate::demo::DemoError;
 use crate::demo::bounds::Bound;
+use crate::demo::proof::verify_under;
 use crate::demo::report::{BoundReport, ReceiptReport};
 use crate::demo::session::Session;
 use crate::store::{Folder, write};
@@ -94,9 +96,20 @@ fn verify(session: &mut Session<'_>, store: &Folder) -> Result<(Audited, Replaye
     session.check("every signature has its leaf, proof and cosigned checkpoint", all && proven);
     session.check("the log has no signature that was not given out", held.len() == in_log.len());
     let checkpoint = String::from_utf8_lossy(&required(store, CHECKPOINT, MAX_NOTE)?).into_owned();
+    let seen = held
+        .iter()
+        .filter_map(|signature| Seen::parse(&format!("0x{}", hex::encode(signature))).ok());
+    let reconciled = reconcile(seen, report.signatures());
+    let found = reconciled.recorded.len();
+    session.say(format!("{found} signatures seen outside, as on a chain: each has its record"));
+    session.check(
+        "reconciling what was given out with the log leaves nothing over on either side",
+        reconciled.is_clean() && reconciled.not_seen == 0 && found == held.len(),
+    );
     let note = SignedNote::parse(checkpoint.as_bytes())?;
-    let cosigned = verify_checkpoint(&note, session.receipt_policy());
-    session.check("the newest checkpoint is cosigned", cosigned.is_ok());
+    let mut policies = session.receipt_policies().iter().rev();
+    let cosigned = policies.any(|policy| verify_checkpoint(&note, policy).is_ok());
+    session.check("the newest checkpoint is cosigned", cosigned);
     Ok((Audited { checkpoint }, replay))
 }
 
@@ -119,7 +132,7 @@ fn prove_denials(
             leaves.push(leaf.to_vec());
         }
     }
-    let policy = session.receipt_policy().clone();
+    let policies = session.receipt_policies().to_vec();
     let mut proven = true;
     let mut receipts = BTreeMap::new();
     for (place, index) in session.denied() {
@@ -130,7 +143,7 @@ fn prove_denials(
         };
         let checkpoint = audited.checkpoint.clone();
         let receipt = InclusionReceipt { leaf: leaf.clone(), proof, checkpoint };
-        proven &= verify_receipt(&receipt, &policy).is_ok();
+        proven &= verify_under(&receipt, &policies).is_ok();
         receipts.insert(place, ReceiptReport::of_record(&receipt)?);
     }
     session.say(format!("{} denials are in the log too, each with its proof", receipts.len()));
@@ -162,8 +175,13 @@ fn custody(session: &mut Session<'_>, state: &State, bounds: &[Bound]) {
     for line in report.to_string().lines() {
         session.say(line);
     }
-    let honest = report.answers().len() == 5 && report.hardware() == "one process, no hardware";
-    session.check("the custody report says that this is one process, no hardware", honest);
+    let truth = match state.manifest().hardware {
+        Hardware::Nitro => "every share in an attested enclave",
+        Hardware::Simulated => "simulated security modules, no hardware",
+        Hardware::OneProcess => "one process, no hardware",
+    };
+    let honest = report.answers().len() == 5 && report.hardware() == truth;
+    session.check(format!("the custody report says what this is: {truth}"), honest);
 }
 
 /// A folder that is gone when the demo ends.

@@ -5,7 +5,9 @@ pub mod attack;
 pub mod audit;
 pub mod dangerous;
 pub mod denials;
+pub mod network;
 pub mod payment;
+pub mod restart;
 pub mod settlement;
 
 use casemate_proto::denial::LimitRef;
