@@ -9,6 +9,7 @@ use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::Manifest;
 use casemate_proto::stamp::Stamp;
 use casemate_proto::{BootId, Denial, Hash32, KeyName, Millis, NodeName, Scheme, UnixMillis};
+use casemate_tx::EvmSignature;
 
 use super::DemoError;
 use crate::network::Counts;
@@ -210,4 +211,34 @@ pub struct Health {
     pub shares: u64,
     /// The nodes to which its channel is up.
     pub linked: Vec<NodeName>,
+}
+
+/// What a node answered, as the demo has it.
+///
+/// # Errors
+/// If it signed with something that is no signature.
+pub fn read_door(answer: casemate_door::Answer) -> Result<Answer, DemoError> {
+    use casemate_door::Answer as Door;
+    let busy = |reason: &str, retry_after| Answer::Busy { reason: reason.to_owned(), retry_after };
+    Ok(match answer {
+        Door::Signed(signed) => Answer::Signed(Signed {
+            signature: wallet_form(signed.signature)?,
+            raw_transaction: signed.raw_transaction,
+            receipt: Receipt { allowed: signed.receipt.allowed, signed: signed.receipt.signed },
+        }),
+        Door::Denied(denied) => Answer::Denied { denial: denied.denial, index: denied.index },
+        Door::Pending(pending) => {
+            Answer::Pending { document: pending.document, have: pending.have, need: pending.need }
+        }
+        Door::Accepted { .. } => Answer::Accepted,
+        Door::Expired(_) => Answer::Expired,
+        Door::Recorded { .. } | Door::Unknown => busy("the node does not remember", Millis(0)),
+        Door::Busy { retry_after } => busy("the node is busy", retry_after),
+    })
+}
+
+/// r‖s‖v with v 27 or 28, as wallets have it; Ed25519 as it is.
+fn wallet_form(signature: Vec<u8>) -> Result<Vec<u8>, DemoError> {
+    let Some((r_s, [v])) = signature.split_first_chunk::<64>() else { return Ok(signature) };
+    Ok(EvmSignature::new(r_s, *v == 1)?.r_s_v().to_vec())
 }

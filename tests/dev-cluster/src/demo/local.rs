@@ -9,15 +9,11 @@ use casemate_proto::manifest::{Governance, Limits, Manifest};
 use casemate_proto::time::HOUR;
 use casemate_proto::{Hash32, Incarnation, Millis, NodeName, UnixMillis};
 use casemate_signer::{self as signer, NodeConfig};
-use casemate_tx::EvmSignature;
 
-use super::cluster::{Answer, Cosigner, Key, Nodes, Receipt, Signed, Submission, Ticket};
+use super::cluster::{Answer, Cosigner, Key, Nodes, Submission, Ticket, read_door};
 use super::people::{People, QUORUM};
-use super::{DemoError, Options};
+use super::{DemoError, Options, TAU};
 use crate::in_process::{Cluster, ClusterConfig, ClusterError, SystemClock};
-
-/// How long after its entry a signature may still be made.
-const TAU: Millis = Millis(60_000);
 
 /// A cluster in this process, seen from outside.
 pub(super) struct InProcess {
@@ -95,9 +91,10 @@ impl Nodes for InProcess {
 
     fn wait(&mut self, ticket: Ticket) -> Result<Answer, DemoError> {
         match self.cluster.wait(signer::Ticket(ticket.0)) {
-            Ok(answer) => read(answer),
+            Ok(answer) => read_door(answer),
             Err(ClusterError::Lost { .. }) => {
-                Ok(busy("the node was stopped".to_owned(), Millis(0)))
+                let reason = "the node was stopped".to_owned();
+                Ok(Answer::Busy { reason, retry_after: Millis(0) })
             }
             Err(error) => Err(error.into()),
         }
@@ -144,36 +141,4 @@ impl Nodes for InProcess {
     fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError> {
         Ok(self.cluster.store()?.clone())
     }
-}
-
-const fn busy(reason: String, retry_after: Millis) -> Answer {
-    Answer::Busy { reason, retry_after }
-}
-
-fn read(answer: signer::Answer) -> Result<Answer, DemoError> {
-    Ok(match answer {
-        signer::Answer::Signed(signed) => Answer::Signed(Signed {
-            signature: wallet_form(signed.signature)?,
-            raw_transaction: signed.raw_transaction,
-            receipt: Receipt { allowed: signed.receipt.allowed, signed: signed.receipt.signed },
-        }),
-        signer::Answer::Denied(denied) => {
-            Answer::Denied { denial: denied.denial, index: denied.index }
-        }
-        signer::Answer::Pending(pending) => {
-            Answer::Pending { document: pending.document, have: pending.have, need: pending.need }
-        }
-        signer::Answer::Accepted { .. } => Answer::Accepted,
-        signer::Answer::Expired(_) => Answer::Expired,
-        signer::Answer::Recorded { .. } | signer::Answer::Unknown => {
-            busy("the node does not remember".to_owned(), Millis(0))
-        }
-        signer::Answer::Busy { retry_after } => busy("the node is busy".to_owned(), retry_after),
-    })
-}
-
-/// r‖s‖v with v 27 or 28, as wallets have it; Ed25519 as it is.
-fn wallet_form(signature: Vec<u8>) -> Result<Vec<u8>, DemoError> {
-    let Some((r_s, [v])) = signature.split_first_chunk::<64>() else { return Ok(signature) };
-    Ok(EvmSignature::new(r_s, *v == 1)?.r_s_v().to_vec())
 }

@@ -10,7 +10,7 @@ pub mod policy;
 pub mod proof;
 pub mod report;
 pub mod session;
-mod setup;
+pub(crate) mod setup;
 pub mod steps;
 
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use casemate_audit::{CheckpointError, NoteError, RecordError};
 use casemate_client::{CredentialFileError, SignError};
 use casemate_policy::PolicyErrors;
+use casemate_proto::Millis;
 use casemate_proto::ids::IdError;
 use casemate_tx::SignatureError;
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub store: Option<PathBuf>,
 }
 
+/// How long after its entry a signature may still be made, in the demo's clusters.
+pub(crate) const TAU: Millis = Millis(60_000);
 /// Most nodes that the demo starts in one process.
 pub const MAX_NODES: u16 = 7;
 
@@ -111,6 +114,15 @@ pub enum DemoError {
     /// The cluster in this process.
     #[error(transparent)]
     InProcess(#[from] crate::in_process::ClusterError),
+    /// The cluster's processes.
+    #[error(transparent)]
+    Processes(#[from] crate::processes::DevError),
+    /// What was asked of the cluster by way of the client.
+    #[error(transparent)]
+    Client(Box<casemate_client::ClientError>),
+    /// The cluster file.
+    #[error(transparent)]
+    ClusterFile(#[from] casemate_client::ClusterFileError),
     /// A file of the store.
     #[error("`{}`: {error}", path.display())]
     File {
@@ -183,7 +195,8 @@ fn show(
     let threshold = nodes.threshold();
     tell.say(&format!("{threshold} of {} nodes sign: {}", names.len(), names.join(", ")));
     tell.say(&format!("genesis {} · policy {}", scope.genesis, policy.policy_hash()));
-    setup::govern(nodes, people, &policy, tell)?;
+    setup::confirm(nodes, people, &policy, tell)?;
+    setup::create_keys(nodes, people, tell)?;
     let mut session = Session::new(nodes, people, tell)?;
     let keys: Vec<KeyReport> = session.keys().values().map(KeyReport::from).collect();
     session.say("keys, generated among the nodes: no node ever has a whole one");

@@ -16,31 +16,51 @@ use super::{DemoError, Tell};
 
 /// How long key generation may take.
 const KEYS_WITHIN: Duration = Duration::from_secs(180);
+/// How often somebody who waits is told.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
-pub(crate) fn govern(
+/// Has the governors confirm the genesis and set the policy.
+pub(crate) fn confirm(
     nodes: &mut dyn Nodes,
     people: &People,
     policy: &Policy,
     tell: &mut dyn Tell,
 ) -> Result<(), DemoError> {
-    tell.progress("governance: confirms the genesis, sets the policy, has keys generated");
+    tell.progress("governance: confirms the genesis and sets the policy");
     change(nodes, people, Change::ConfirmGenesis, None)?;
     let attachment = Attachment::Policy(policy.canonical_bytes());
-    change(nodes, people, Change::SetPolicy { policy: policy.policy_hash() }, Some(attachment))?;
+    change(nodes, people, Change::SetPolicy { policy: policy.policy_hash() }, Some(attachment))
+}
+
+/// Has the governors have the demo's keys generated, and the log's own.
+pub(crate) fn create_keys(
+    nodes: &mut dyn Nodes,
+    people: &People,
+    tell: &mut dyn Tell,
+) -> Result<(), DemoError> {
+    let all = KEYS.len();
+    tell.progress(&format!("governance: has {all} keys generated among the nodes, and the log's own"));
     let log = (LOG_KEY, Scheme::Ed25519);
     for (name, scheme) in [log].into_iter().chain(KEYS) {
         change(nodes, people, Change::CreateKey { name: KeyName::new(name)?, scheme }, None)?;
     }
-    let since = Instant::now();
-    while nodes.keys()?.len() < KEYS.len() {
+    let (since, mut told) = (Instant::now(), Instant::now());
+    loop {
+        let live = nodes.keys()?.len();
+        if live >= all {
+            return Ok(());
+        }
         if since.elapsed() > KEYS_WITHIN {
             return Err(DemoError::Cluster {
                 what: "did not generate its keys in time".to_owned(),
             });
         }
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            tell.progress(&format!("{live} of {all} keys are generated"));
+        }
         nodes.work(Millis(20));
     }
-    Ok(())
 }
 
 fn change(

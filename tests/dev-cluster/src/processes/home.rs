@@ -4,13 +4,14 @@
 //! cluster.json          what a client must know; with the keys of everybody, so for development only
 //! dev.json              nodes, ports and routes, as `up` chose them
 //! root.der              the simulated root with its secret key
+//! manifest.cbor         what the cluster is to be
 //! policy.toml           the policy that was in force first
 //! README                how to start and stop each process by hand
 //! up.pid                `up`, while it runs
 //! NODE/enclave.sock     the enclave's door
 //! NODE/enclave.log, NODE/parent.log, NODE/enclave.pid, NODE/parent.pid
 //! NODE/parent.toml      the parent's configuration
-//! NODE/store/           what the parent stores: the log, for auditors
+//! NODE/data/            what the parent keeps: the genesis record, and the log for auditors
 //! ```
 
 use std::fs;
@@ -336,10 +337,10 @@ impl Home {
     pub fn parent_config(&self, name: &NodeName) -> PathBuf {
         self.node(name).join("parent.toml")
     }
-    /// A parent's store.
+    /// What the cluster is to be.
     #[must_use]
-    pub fn store(&self, name: &NodeName) -> PathBuf {
-        self.node(name).join("store")
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.cbor")
     }
     /// A process's log.
     #[must_use]

@@ -8,14 +8,23 @@
 //! one; [`up`] from nothing to a cluster that serves; [`control`] `down` and `node`; [`enclave`] and
 //! [`parent`] what the processes do.
 
+pub mod api;
+pub mod birth;
 pub mod claim;
+pub mod control;
 pub mod error;
 pub mod home;
+pub mod machine;
 pub mod process;
+pub mod remote;
+pub mod running;
+pub mod up;
 
 pub use error::DevError;
 pub use home::{Home, Plan, PlannedNode, Route};
 pub use process::{Child, Program};
+pub use remote::Remote;
+pub use running::Running;
 
 use core::fmt;
 

@@ -194,10 +194,15 @@ impl Child {
         Ok(())
     }
 
-    /// Tells it to end, waits, and kills it if it does not.
-    pub fn stop(mut self) {
+    /// Tells it to end.
+    pub fn tell_to_end(&self) {
         // what fails here fails because it has ended
         let _ = signal(self.pid(), Signal::SIGTERM);
+    }
+
+    /// Tells it to end, waits, and kills it if it does not.
+    pub fn stop(mut self) {
+        self.tell_to_end();
         drop(self.process.stdin.take());
         let since = Instant::now();
         while self.ended().is_none() && since.elapsed() < END_WITHIN {
@@ -246,15 +251,16 @@ pub enum Ending {
     Kill,
 }
 
-/// Ends the process that holds a file, whoever started it. Whether there was one.
+/// Ends the process that holds a file, whoever started it: told to, it has so long. Whether there was
+/// one.
 ///
 /// # Errors
 /// If it does not end.
-pub fn end(pid_file: &Path, ending: Ending) -> Result<bool, DevError> {
+pub fn end(pid_file: &Path, ending: Ending, within: Duration) -> Result<bool, DevError> {
     let Some(pid) = holder(pid_file)? else { return Ok(false) };
     if ending == Ending::Stop {
         signal(pid, Signal::SIGTERM)?;
-        if gone(pid_file, END_WITHIN)? {
+        if gone(pid_file, within)? {
             return Ok(true);
         }
     }
@@ -336,8 +342,8 @@ mod tests {
             assert!(since.elapsed() < Duration::from_secs(10));
             sleep(LOOK_EVERY);
         }
-        assert!(end(&file, Ending::Kill).unwrap());
+        assert!(end(&file, Ending::Kill, END_WITHIN).unwrap());
         assert_eq!(child.wait().unwrap().signal(), Some(9));
-        assert!(!end(&file, Ending::Stop).unwrap());
+        assert!(!end(&file, Ending::Stop, END_WITHIN).unwrap());
     }
 }

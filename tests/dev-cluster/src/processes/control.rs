@@ -1,0 +1,148 @@
+//! `casemate-dev down` and `casemate-dev node`: what is done to a cluster from another terminal.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::api::Api;
+use super::birth::runtime;
+use super::process::{Ending, end};
+use super::running::start;
+use super::{DevError, Home, Part, Plan, Program};
+use crate::demo::Tell;
+
+/// How long `up` may take to stop all of its processes.
+const UP_ENDS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a process may take.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// How long it is waited for a node that was started to serve.
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// How often is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often somebody who waits is told.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// Stops a cluster: its `up`, if that is there, and every process.
+///
+/// # Errors
+/// If there is no cluster, or something does not stop.
+pub fn down(dir: &Path, tell: &mut dyn Tell) -> Result<(), DevError> {
+    let (home, plan) = Home::open(dir)?;
+    let was_up = end(&home.up_pid(), Ending::Stop, UP_ENDS_WITHIN)?;
+    let stopped = stop_leftovers(&home, &plan)?;
+    tell.say(match (was_up, stopped) {
+        (false, 0) => "nothing of it runs",
+        _ => "stopped: the keys are gone with the enclaves' memory",
+    });
+    Ok(())
+}
+
+/// Stops every process of a cluster that still runs, whoever started it. How many there were.
+///
+/// # Errors
+/// If one does not stop.
+pub fn stop_leftovers(home: &Home, plan: &Plan) -> Result<usize, DevError> {
+    let mut stopped = 0_usize;
+    // parents first: they end by themselves, and an enclave that is gone is nothing they must report
+    for part in [Part::Parent, Part::Enclave] {
+        for node in &plan.nodes {
+            let there = end(&home.pid_file(&node.name, part), Ending::Stop, ENDS_WITHIN)?;
+            stopped = stopped.saturating_add(usize::from(there));
+        }
+    }
+    Ok(stopped)
+}
+
+/// Stops a node, or one part of it.
+///
+/// # Errors
+/// If nothing of it runs, or it does not stop.
+pub fn stop_node(
+    dir: &Path,
+    node: &str,
+    only: Option<Part>,
+    ending: Ending,
+    tell: &mut dyn Tell,
+) -> Result<(), DevError> {
+    let (home, plan) = Home::open(dir)?;
+    let node = &plan.node(node)?.name;
+    let mut stopped = Vec::new();
+    for part in Part::ALL.into_iter().rev().filter(|part| only.is_none_or(|only| only == *part)) {
+        if end(&home.pid_file(node, part), ending, ENDS_WITHIN)? {
+            stopped.push(part.to_string());
+        }
+    }
+    if stopped.is_empty() {
+        let part = only.unwrap_or(Part::Enclave);
+        return Err(DevError::PartStopped { node: node.clone(), part });
+    }
+    let how = if ending == Ending::Kill { "killed" } else { "stopped" };
+    tell.say(&format!("node {node}: {} {how}", stopped.join(" and ")));
+    Ok(())
+}
+
+/// Starts a node, or one part of it, and waits until it serves.
+///
+/// # Errors
+/// If it runs already, or does not start.
+pub fn start_node(
+    dir: &Path,
+    node: &str,
+    only: Option<Part>,
+    program: &Program,
+    tell: &mut dyn Tell,
+) -> Result<(), DevError> {
+    let (home, plan) = Home::open(dir)?;
+    let node = plan.node(node)?;
+    if !home.cluster_file().exists() {
+        return Err(DevError::NoCluster { path: dir.to_owned(), missing: "cluster.json" });
+    }
+    let mut started = Vec::new();
+    for part in Part::ALL.into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
+        // with both asked for, the one that is left is not in the way of the other
+        if only.is_none() && home.pid(&node.name, part)?.is_some() && part == Part::Enclave {
+            continue;
+        }
+        let mut child = start(program, &home, &node.name, part, false)?;
+        child.wait_for_claim()?;
+        tell.say(&format!("node {}: {part} started, process {}", node.name, child.pid()));
+        started.push(child);
+    }
+    if home.pid(&node.name, Part::Enclave)?.is_none() || home.pid(&node.name, Part::Parent)?.is_none()
+    {
+        return Ok(());
+    }
+    let runtime = runtime()?;
+    let failed = |error: super::api::ApiError| DevError::Runtime(std::io::Error::other(error));
+    let api = Api::new(node.url()).map_err(failed)?;
+    let (since, mut told) = (Instant::now(), Instant::now());
+    loop {
+        started.iter_mut().try_for_each(super::Child::check)?;
+        let ready = runtime.block_on(api.ready());
+        let so_far = match &ready {
+            Ok(ready) => match &ready.enclave {
+                Some(enclave) if ready.ready && enclave.shares == enclave.keys => {
+                    let shares = enclave.shares;
+                    tell.say(&format!("node {}: serves, with {shares} key shares", node.name));
+                    return Ok(());
+                }
+                Some(enclave) => {
+                    format!("{}, {} of {} key shares", enclave.phase, enclave.shares, enclave.keys)
+                }
+                None => "its parent is there".to_owned(),
+            },
+            Err(_) => "it does not answer yet".to_owned(),
+        };
+        if since.elapsed() > SERVES_WITHIN {
+            return Err(DevError::Patience {
+                what: format!("node {} runs, and does not serve: {so_far}", node.name),
+                seconds: SERVES_WITHIN.as_secs(),
+                hint: format!("; {}/readyz says what is in the way", node.url()),
+            });
+        }
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            tell.progress(&format!("node {}: {so_far}", node.name));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
