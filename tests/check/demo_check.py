@@ -11,29 +11,12 @@ up again. `docs/FORMATS.md` describes the fields. Needs the packages of `require
 
 import copy
 import datetime
-import functools
 import json
 import re
 import sys
 
-import rlp
-from eth_account import Account
-from eth_account.messages import _hash_eip191_message, encode_typed_data
-from eth_keys import keys as eth_keys
-from eth_utils import keccak
-
-from formats import (Checkpoint, VerifierKey, Wrong, cbor, inclusion_root, need, sha256, unhex,
-                     verify_ed25519)
-
-N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-
-# The closed list; a code's place is its number in a record.
-CODES = """frozen no_policy policy_expired malformed too_large unknown_key unknown_credential
-bad_stamp wrong_scheme no_grant ambiguous_grant deny_rule payee_not_listed unknown_asset
-domain_mismatch wrong_payer over_per_tx_cap limit_exceeded fee_too_high outside_hours
-validity_too_long expired grant_expired over_tiers raw_hash action_not_allowed request_id_reused
-table_full unknown_request approver_not_allowed approval_mismatch overflow rate_limited busy
-bad_path key_not_live governance_refused""".split()
+from formats import Checkpoint, VerifierKey, Wrong, need, unhex
+from records import CODES, N, Log, items, no_duplicates, text, whole
 
 # What the demo must have been denied, and what it must have had signed.
 DENIED = {"over_per_tx_cap", "limit_exceeded", "payee_not_listed", "outside_hours",
@@ -42,23 +25,18 @@ SIGNED = {("tx", "ecdsa-secp256k1"), ("typed_data", "ecdsa-secp256k1"), ("messag
 
 FIELDS = {
     "": {"schema", "cluster", "keys", "requests", "bounds", "attack", "checkpoint", "cosigners",
-         "checks"},
+         "checks", "processes"},
     "cluster": {"genesis_id", "incarnation", "threshold", "nodes"},
     "key": {"name", "scheme", "public_key", "address"},
     "request": {"id", "step", "key", "path", "principal", "kind", "input", "outcome", "denial",
                 "digest", "signature", "raw_transaction", "receipt"},
     "denial": {"code", "grant", "limit", "remaining", "resets_at"},
-    "receipt": {"record", "index", "proof", "checkpoint", "request_record", "request_index",
-                "request_proof", "request_checkpoint"},
     "bound": {"key", "asset", "window", "amount", "decimals"},
     "attack": {"asked", "signed_total", "bound"},
     "check": {"name", "ok"},
-}
-# What these amounts are of, by chain and contract: public knowledge, not the demo's.
-TOKENS = {
-    ("eip155:8453", "0x833589fcd6edb6e08f4c7c32d4f71b54bda02913"): "usdc_base",
-    ("eip155:1", "0xdac17f958d2ee523a2206206994597c13d831ec7"): "usdt",
-    ("eip155:1", None): "eth",
+    "processes": {"boots", "network"},
+    "boot": {"node", "cosigner"},
+    "network": {"seed", "flipped", "dropped", "repeated", "replayed", "swapped", "delayed", "cut"},
 }
 UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -67,23 +45,6 @@ def fields(value, what):
     need(isinstance(value, dict), f"`{what}` is not an object")
     wrong = set(value) ^ FIELDS[what]
     need(not wrong, f"`{what}`: unknown or missing: {', '.join(sorted(wrong))}")
-    return value
-
-
-def items(value, what):
-    need(isinstance(value, list), f"`{what}` is not a list")
-    return value
-
-
-def text(value, pattern, what):
-    need(isinstance(value, str) and re.fullmatch(pattern, value) is not None,
-         f"`{str(value)[:80]}` is not a {what}")
-    return value
-
-
-def whole(value, what, low=0):
-    need(isinstance(value, int) and not isinstance(value, bool) and value >= low,
-         f"`{str(value)[:80]}` is not a {what}")
     return value
 
 
@@ -96,144 +57,71 @@ def time_of(value):
     return datetime.datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def no_duplicates(pairs):
-    need(len({key for key, _ in pairs}) == len(pairs), "a repeated field")
-    return dict(pairs)
-
-
-class Transaction:
-    """An unsigned transaction's fields, and the digest that is signed for it."""
-
-    def __init__(self, unsigned):
-        self.kind = unsigned[0] if unsigned and unsigned[0] < 0x80 else None
-        body = unsigned if self.kind is None else unsigned[1:]
-        self.items = rlp.decode(body, strict=True)
-        need(rlp.encode(self.items) == body, "the transaction is not canonical RLP")
-        number = lambda at: int.from_bytes(self.items[at], "big")
-        if self.kind is None:
-            need(len(self.items) == 9 and self.items[7:] == [b"", b""], "not an EIP-155 transaction")
-            self.chain, (to, value, data) = number(6), self.items[3:6]
-            self.fee = number(1) * number(2)
-        else:
-            counts = {1: 8, 2: 9}
-            need(counts.get(self.kind) == len(self.items), "not an EIP-2930 or EIP-1559 transaction")
-            first = self.kind + 3
-            self.chain, (to, value, data) = number(0), self.items[first:first + 3]
-            self.fee = number(first - 2) * number(first - 1)
-        self.to, self.value, self.data = to, int.from_bytes(value, "big"), data
-        self.digest = keccak(unsigned)
-
-    def signed_is(self, raw, signature):
-        """Whether `raw` is this transaction with this signature and nothing else."""
-        r, s, v = signature[:32].lstrip(b"\0"), signature[32:64].lstrip(b"\0"), signature[64] - 27
-        if self.kind is None:
-            v = (v + 35 + 2 * self.chain).to_bytes(32, "big").lstrip(b"\0")
-            return raw == rlp.encode(self.items[:6] + [v, r, s])
-        v = b"\x01" if v else b""
-        return raw == bytes([self.kind]) + rlp.encode(self.items + [v, r, s])
-
-    def moves(self):
-        """(asset, amount) of what it moves: the native value and the most that its gas can cost,
-        and the tokens of a transfer."""
-        chain = f"eip155:{self.chain}"
-        moves = [(TOKENS.get((chain, None)), self.value + self.fee)]
-        if len(self.data) == 68 and self.data[:4] == keccak(b"transfer(address,uint256)")[:4]:
-            asset = TOKENS.get((chain, "0x" + self.to.hex()))
-            moves.append((asset, int.from_bytes(self.data[36:], "big")))
-        return moves
-
-
-def typed_data_moves(data):
-    if data.get("primaryType") != "TransferWithAuthorization":
-        return []
-    domain = data["domain"]
-    token = f"eip155:{domain['chainId']}", domain["verifyingContract"].lower()
-    return [(TOKENS.get(token), int(data["message"]["value"]))]
-
-
-@functools.cache
-def typed_data_digest(data):
-    return _hash_eip191_message(encode_typed_data(full_message=json.loads(data)))
-
-
-@functools.cache
-def recover(digest, signature):
-    need(len(signature) == 65 and signature[64] in (27, 28), "not r, s and v of 27 or 28")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
-    need(0 < r < N and 0 < s <= N // 2, "r or s is out of range, or s is high")
-    parsed = eth_keys.Signature(signature_bytes=signature[:64] + bytes([signature[64] - 27]))
-    return parsed.recover_public_key_from_msg_hash(digest)
-
-
-class Demo:
+class Demo(Log):
     """The document under check; each method is one check, and raises `Wrong`."""
 
     def __init__(self, document):
         self.document = fields(document, "")
         need(document["schema"] == "casemate.demo/1", f"schema `{document['schema']}`")
         cluster = fields(document["cluster"], "cluster")
-        self.genesis = unhex(cluster["genesis_id"], 32)
-        self.incarnation = whole(cluster["incarnation"], "incarnation")
-        self.threshold = whole(cluster["threshold"], "threshold", 2)
+        super().__init__(unhex(cluster["genesis_id"], 32),
+                         whole(cluster["incarnation"], "incarnation"),
+                         whole(cluster["threshold"], "threshold", 2))
         self.nodes = items(cluster["nodes"], "nodes")
         self.requests = items(document["requests"], "requests")
-        self.keys = {}
         self.moved = []  # (key, asset, amount, ledger time, step) of every signature
-        self.roots = {}  # size of each checkpoint seen, and its root
 
     def cluster(self):
         for name in self.nodes:
             text(name, r"[a-z0-9-]{1,32}", "node name")
         need(len(set(self.nodes)) == len(self.nodes) > self.threshold, "too few different nodes")
-        self.cosigner_keys = [VerifierKey(key) for key in items(self.document["cosigners"], "cosigners")]
-        keys = self.cosigner_keys
-        need(all(key.kind == 4 for key in keys), "a cosigner's key of another type")
-        need(len({key.key for key in keys}) == len({key.name for key in keys}) == len(keys),
-             "two cosigners with one key or name")
-        need(len(keys) == len(self.nodes), "not one cosigner for each node")
-        origin = self.origin()
-        need(all(key.name.startswith(origin + "/") for key in keys), "a cosigner of another log")
+        cosigners = [VerifierKey(key) for key in items(self.document["cosigners"], "cosigners")]
+        need(len({key.name for key in cosigners}) == len(cosigners), "two cosigners with one name")
+        if self.document["processes"] is None:
+            need(len(cosigners) == len(self.nodes), "not one cosigner for each node")
+            self.learn_cosigners((key.name, key) for key in cosigners)
+            return
+        boots = items(fields(self.document["processes"], "processes")["boots"], "boots")
+        boots = [fields(boot, "boot") for boot in boots]
+        need([boot["cosigner"] for boot in boots] == self.document["cosigners"],
+             "the boots are not those that cosign")
+        need({boot["node"] for boot in boots} == set(self.nodes), "the boots are of other nodes")
+        self.learn_cosigners((boot["node"], key) for boot, key in zip(boots, cosigners))
 
-    def origin(self):
-        return f"casemate/{self.genesis.hex()}/{self.incarnation}"
+    def processes(self):
+        """Where nodes were processes: one was restarted and signed afterwards with the share that
+        it was given back, and the network did every kind of harm."""
+        if self.document["processes"] is None:
+            return
+        first, later = set(), set()
+        for boot in self.document["processes"]["boots"]:
+            (later if boot["node"] in first else first).add(boot["node"])
+        need(later, "no node was restarted")
+        first_of = {}
+        for name in [key.name for key in self.cosigner_keys]:
+            first_of.setdefault(self.nodes_of[name], name)
+        # a receipt's checkpoint has the cosignatures of the boots that signed
+        signed = set()
+        for request in self.requests:
+            if request["outcome"] == "signed":
+                note = Checkpoint(request["receipt"]["checkpoint"])
+                if note.cosigners(self.cosigner_keys) - set(first_of.values()):
+                    signed.add(self.keys[request["key"]][0])
+        need(signed == {"ecdsa-secp256k1", "ed25519"}, f"restarted nodes signed {sorted(signed)}")
+        network = fields(self.document["processes"]["network"], "network")
+        amount(network["seed"])
+        count = {what: whole(network[what], "count") for what in network if what != "seed"}
+        need(count["flipped"] > 0 and count["dropped"] > 0 and count["swapped"] > 0
+             and count["repeated"] + count["replayed"] > 0, f"the network did {count}")
 
     def key(self, value):
         fields(value, "key")
-        name = text(value["name"], r"[a-z0-9._-]{1,64}", "key name")
-        need(name not in self.keys, f"two keys `{name}`")
-        if value["scheme"] == "ecdsa-secp256k1":
-            public = eth_keys.PublicKey.from_compressed_bytes(unhex(value["public_key"], 33))
-            need(unhex(value["address"], 20) == public.to_canonical_address(), "another address")
-        else:
-            need(value["scheme"] == "ed25519", f"scheme `{value['scheme']}`")
-            public = unhex(value["public_key"], 32)
-            need(value["address"] is None, "an address of an Ed25519 key")
-        self.keys[name] = (value["scheme"], public)
-
-    def checkpoint(self, value):
-        """A checkpoint of this log, cosigned by enough of its nodes."""
-        note = Checkpoint(value)
-        need(note.origin == self.origin(), f"a checkpoint of log `{note.origin}`")
-        signed = note.cosigners(self.cosigner_keys)
-        need(len(signed) >= self.threshold, f"{len(signed)} of {self.threshold} cosigners signed")
-        need(self.roots.setdefault(note.size, note.root) == note.root,
-             f"two roots of {note.size} records: a split view")
-        return note
+        need(value["name"] not in self.keys, f"two keys `{value['name']}`")
+        self.learn_key(value["name"], value["scheme"], value["public_key"], value["address"])
 
     def newest_checkpoint(self):
         newest = self.checkpoint(self.document["checkpoint"])
         need(newest.size >= max(self.roots), "a receipt is of a newer checkpoint than the newest")
-
-    def record(self, receipt, prefix=""):
-        """Follows a record's bytes to a cosigned root, and gives its index, time and parts."""
-        leaf, index = unhex(receipt[prefix + "record"]), whole(receipt[prefix + "index"], "index")
-        note = self.checkpoint(receipt[prefix + "checkpoint"])
-        proof = [unhex(node, 32) for node in items(receipt[prefix + "proof"], "proof")]
-        need(inclusion_root(leaf, index, note.size, proof) == note.root, "the proof leads elsewhere")
-        record = cbor(leaf)
-        need(record[0] == 1 and record[1] == index, "the record has another version or index")
-        entry, verdict = cbor(record[4]), cbor(record[5])
-        return index, record[2], record[3], entry[1], verdict
 
     def request(self, value):
         fields(value, "request")
@@ -261,80 +149,6 @@ class Demo:
             if value["receipt"] is not None:
                 self.denied_receipt(value)
 
-    def digest_of(self, value):
-        """(digest, what it moves, transaction) of what was asked, as it is signed."""
-        given = value["input"]
-        if value["kind"] == "message":
-            return sha256(b"casemate/message/v1\0" + self.genesis + unhex(given)), [], None
-        if value["kind"] == "hash":
-            return unhex(given, 32), [], None
-        if value["kind"] == "tx":
-            transaction = Transaction(unhex(given))
-            return transaction.digest, transaction.moves(), transaction
-        need(isinstance(given, dict), "typed data is not an object")
-        return typed_data_digest(json.dumps(given)), typed_data_moves(given), None
-
-    def signature(self, value, digest, transaction):
-        need(value["key"] in self.keys, f"no key `{value['key']}`")
-        scheme, public = self.keys[value["key"]]
-        signature = unhex(value["signature"], 65 if scheme == "ecdsa-secp256k1" else 64)
-        if scheme == "ed25519":
-            need(value["kind"] in ("message", "hash"), "Ed25519 signs no EVM payload here")
-            need(value["path"] != "m" or verify_ed25519(public, signature, digest),
-                 "the signature does not verify")
-            return
-        signer = recover(digest, signature)
-        # a child's key follows from the chain code, which is not printed; what it signs names it
-        need((signer == public) == (value["path"] == "m"), "the signature is by another key")
-        if value["kind"] == "typed_data":
-            again = Account.recover_message(encode_typed_data(full_message=value["input"]),
-                                            signature=signature)
-            need(again == signer.to_checksum_address(), "eth-account recovers another address")
-            payer = value["input"]["message"].get("from", again)
-            need(payer.lower() == again.lower(), "the payer is not the signer")
-        if value["kind"] == "tx":
-            raw = unhex(value["raw_transaction"])
-            need(transaction.signed_is(raw, signature), "the raw transaction is another")
-            sender = Account.recover_transaction(raw)
-            need(sender == signer.to_checksum_address(), "the raw transaction's sender is another")
-
-    def signed_receipt(self, value, digest):
-        """The record of this very signature, behind one that allowed exactly this; gives the
-        ledger's time of the latter."""
-        receipt = fields(value["receipt"], "receipt")
-        index, _, kind, body, _ = self.record(receipt)
-        need(kind == "signed" and body[0] == 5, "the receipt's record is not of a signature")
-        credential, request_id, signature = body[1]
-        need(request_id == unhex(value["id"]), "the receipt is of another request")
-        need(signature[:64] == unhex(value["signature"])[:64], "the receipt is of another signature")
-        before, time, kind, body, verdict = self.record(receipt, "request_")
-        need(before < index, "signed before it was allowed")
-        need(verdict[0] == 0, "the request's record does not allow it")
-        allowed = verdict[1][0]
-        path = "/".join(["m", *map(str, allowed[3])])
-        need((allowed[0], allowed[2], path) == (value["principal"], value["key"], value["path"]),
-             "the record allows another principal, key or path")
-        need(allowed[5] == digest, "the record allows another digest")
-        if kind == "request":
-            self.entry_is(value, body, credential)
-        else:
-            need(kind == "approval", f"the request's record is of kind `{kind}`")
-            approval = json.loads(body[1][0], object_pairs_hook=no_duplicates)
-            need(approval["request_id"] == value["id"], "the approval is of another request")
-            need(unhex(approval["credential"], 32) == credential, "the approval is of another's")
-        return time
-
-    def entry_is(self, value, body, credential=None):
-        """The entry holds, byte for byte under the requester's stamp, what was asked."""
-        need(body[0] == 0, "the entry is not a request")
-        stamp, asked = body[1]
-        asked = json.loads(asked, object_pairs_hook=no_duplicates)
-        need(credential in (None, stamp[0]), "the signature's record names another credential")
-        need((asked["request_id"], asked["key"], asked.get("path", "m"), asked["kind"])
-             == (value["id"], value["key"], value["path"], value["kind"]),
-             "the entry asks for something else")
-        need(asked["input"] == value["input"], "the entry has another input")
-
     def denial(self, value):
         fields(value, "denial")
         need(value["code"] in CODES, f"`{value['code']}` is no code")
@@ -349,17 +163,6 @@ class Demo:
             time_of(value["resets_at"])
         elif value["resets_at"] is not None:
             time_of(value["resets_at"])
-
-    def denied_receipt(self, value):
-        receipt = fields(value["receipt"], "receipt")
-        extra = [receipt[f"request_{part}"] for part in ("record", "index", "proof", "checkpoint")]
-        need(extra == [None] * 4, "a denial has one record")
-        _, _, kind, body, verdict = self.record(receipt)
-        need(kind == "request" and verdict[0] == 2, "the receipt's record is of no denial")
-        said, denial = verdict[1][0], value["denial"]
-        need(CODES[said[0]] == denial["code"], "the record has another code")
-        need(said.get(1) == denial["grant"], "the record names another grant")
-        self.entry_is(value, body)
 
     def ids(self):
         """One id is listed again only for a request that waited and then was signed, or for
@@ -456,6 +259,7 @@ def run(document):
         check(f"bound {number}", demo.bound, value)
     check("every asset is bounded", demo.every_asset_is_bounded)
     check("attack", demo.attack)
+    check("processes", demo.processes)
     check("the demo's own checks", demo.own_checks)
     check("what the demo covers", demo.coverage)
     return results

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use casemate_dev::demo::{DemoError, Options, Tell, run};
-use clap::{Args, Parser, Subcommand};
+use casemate_dev::demo::{DemoError, Mode, Options, Tell, run};
+use casemate_dev::processes::process::Ending;
+use casemate_dev::processes::up::{Wanted, up};
+use casemate_dev::processes::{Part, Program, control, enclave, parent};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
 #[command(name = "casemate-dev", version, about = "A local Casemate cluster, and what it does.")]
@@ -17,27 +20,157 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the main job: payments signed and denied, approvals, an attack, the audit.
+    /// Show the main job: payments signed and denied, nodes lost and back, an attack, the audit.
     ///
-    /// Starts a cluster in this process, with keys that it generates among its nodes and forgets
-    /// when it ends, and goes through seven steps. Exits with 0 only if every check holds.
+    /// Starts a cluster of processes, an enclave and a parent for each node, with keys that the nodes
+    /// generate among themselves and that are gone when it ends. Goes through seven steps. Exits with 0
+    /// only if every check holds.
     Demo(DemoArgs),
+    /// Start a cluster of processes in a folder, and stay with it until Ctrl-C.
+    ///
+    /// Security modules and vsock are simulated; everything else is what is deployed. Governance confirms
+    /// the genesis and sets a policy, so that keys can be made. Writes `cluster.json`, which is what
+    /// `casemate --cluster` takes.
+    Up(UpArgs),
+    /// Stop the cluster in a folder.
+    Down(DirArgs),
+    /// Stop or start one node of a cluster.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The enclave of a node: what `up` starts.
+    #[command(hide = true)]
+    Enclave(EnclaveArgs),
+    /// The parent of a node: what `up` starts.
+    #[command(hide = true)]
+    Parent(ParentArgs),
 }
 
 #[derive(Args)]
-struct DemoArgs {
+struct ClusterArgs {
     /// How many nodes.
     #[arg(long, value_name = "N", default_value_t = 3)]
     nodes: u16,
     /// How many of them must sign; more than half of them if not said.
     #[arg(long, value_name = "T")]
     threshold: Option<u16>,
+}
+
+impl ClusterArgs {
+    fn options(&self, store: Option<PathBuf>) -> Result<Options, DemoError> {
+        let majority = (self.nodes / 2).saturating_add(1);
+        Options::new(self.nodes, self.threshold.unwrap_or(majority), store)
+    }
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Print the report as JSON, and nothing else, on standard output.
     #[arg(long)]
     json: bool,
     /// Leave the auditor's store in this folder, which must be empty or new.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Run the nodes as threads of this process: without processes, sockets and attested channels, and
+    /// without the parts that need them.
+    #[arg(long)]
+    in_process: bool,
+}
+
+#[derive(Args)]
+struct DirArgs {
+    /// The cluster's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Args)]
+struct UpArgs {
+    /// The cluster's folder, which must be empty or new.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Remove a stopped cluster that is in the folder. Its keys are gone already.
+    #[arg(long)]
+    fresh: bool,
+    /// Have the demo's keys generated as well: agent-7, agent-9, payout, treasury and notary.
+    #[arg(long)]
+    keys: bool,
+    /// Use the ports from this one on, two for each node, instead of any that are free.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    first_port: Option<u16>,
+    /// Leave the cluster running and end when it is ready.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Stop a node. Its key shares are gone with its enclave's memory, until it is started again.
+    Stop {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Kill it, so that it learns nothing of it.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Start a node, and wait until it serves: until the others have admitted it and it has its shares.
+    Start {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Args)]
+struct NodeArgs {
+    /// The cluster's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    /// Only one of its two processes.
+    #[arg(long, value_name = "PART")]
+    only: Option<OnlyPart>,
+}
+
+impl NodeArgs {
+    fn part(&self) -> Option<Part> {
+        self.only.map(|only| match only {
+            OnlyPart::Enclave => Part::Enclave,
+            OnlyPart::Parent => Part::Parent,
+        })
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnlyPart {
+    Enclave,
+    Parent,
+}
+
+#[derive(Args)]
+struct EnclaveArgs {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    node: String,
+    /// End when standard input does.
+    #[arg(long)]
+    while_stdin: bool,
+}
+
+#[derive(Args)]
+struct ParentArgs {
+    #[arg(long)]
+    config: PathBuf,
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// End when standard input does.
+    #[arg(long)]
+    while_stdin: bool,
 }
 
 /// Progress goes to standard error, the story to standard output unless that is for JSON.
@@ -46,12 +179,19 @@ struct Terminal {
     since: Instant,
 }
 
+impl Terminal {
+    fn new(json: bool) -> Self {
+        Self { json, since: Instant::now() }
+    }
+}
+
 impl Tell for Terminal {
     fn progress(&mut self, line: &str) {
-        // where both streams are one terminal, the story itself shows how far it is
-        if self.json || !std::io::stdout().is_terminal() {
-            err(&format!("{} {line}", seconds(self.since.elapsed())));
+        // where both streams are one terminal, the story itself shows at which step it is
+        if line.starts_with("step ") && !self.json && std::io::stdout().is_terminal() {
+            return;
         }
+        err(&format!("{} {line}", seconds(self.since.elapsed())));
     }
     fn say(&mut self, line: &str) {
         if !self.json {
@@ -69,8 +209,7 @@ fn main() -> ExitCode {
             return if error.print().is_ok() { code } else { ExitCode::FAILURE };
         }
     };
-    let Command::Demo(args) = cli.command;
-    match demo(args) {
+    match command(cli.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -80,11 +219,44 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether everything that was to hold does.
+fn command(command: Command) -> Result<bool, DemoError> {
+    let mut terminal = Terminal::new(false);
+    match command {
+        Command::Demo(args) => return demo(args),
+        Command::Up(args) => {
+            let wanted = Wanted {
+                options: args.cluster.options(None)?,
+                dir: args.dir,
+                fresh: args.fresh,
+                first_port: args.first_port,
+                keys: args.keys,
+                detach: args.detach,
+            };
+            up(&wanted, Program::current()?, &mut terminal)?;
+        }
+        Command::Down(args) => control::down(&args.dir, &mut terminal)?,
+        Command::Node(NodeCommand::Stop { node, kill }) => {
+            let ending = if kill { Ending::Kill } else { Ending::Stop };
+            control::stop_node(&node.dir, &node.node, node.part(), ending, &mut terminal)?;
+        }
+        Command::Node(NodeCommand::Start { node }) => {
+            let program = Program::current()?;
+            control::start_node(&node.dir, &node.node, node.part(), &program, &mut terminal)?;
+        }
+        Command::Enclave(args) => enclave::run(&args.dir, &args.node, args.while_stdin)?,
+        Command::Parent(args) => {
+            parent::run(&args.config, args.pid_file.as_deref(), args.while_stdin)?;
+        }
+    }
+    Ok(true)
+}
+
 fn demo(args: DemoArgs) -> Result<bool, DemoError> {
-    let majority = (args.nodes / 2).saturating_add(1);
-    let options = Options::new(args.nodes, args.threshold.unwrap_or(majority), args.store)?;
-    let mut terminal = Terminal { json: args.json, since: Instant::now() };
-    let report = run(&options, &mut terminal)?;
+    let options = args.cluster.options(args.store)?;
+    let mode = if args.in_process { Mode::InProcess } else { Mode::Processes(Program::current()?) };
+    let mut terminal = Terminal::new(args.json);
+    let report = run(&options, &mode, &mut terminal)?;
     let failed: Vec<_> = report.checks.iter().filter(|check| !check.ok).collect();
     if args.json {
         out(&serde_json::to_string_pretty(&report)?);

@@ -7,11 +7,13 @@ mod local;
 pub mod payloads;
 pub mod people;
 pub mod policy;
+mod processes;
 pub mod proof;
 pub mod report;
 pub mod session;
 pub(crate) mod setup;
 pub mod steps;
+mod temporary;
 
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ use casemate_tx::SignatureError;
 
 use report::{BootReport, ClusterReport, KeyReport, ProcessesReport, Report, SCHEMA};
 use session::Session;
+
+use crate::processes::Program;
 
 /// What may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,18 +172,32 @@ pub trait Tell {
     fn say(&mut self, line: &str);
 }
 
-/// Runs the demo on a cluster of threads of this process.
+/// What the nodes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Threads of this process.
+    InProcess,
+    /// An enclave and a parent each, which this program becomes.
+    Processes(Program),
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// If it cannot go on; what it finds wrong is in the report's checks.
-pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, DemoError> {
+pub fn run(options: &Options, mode: &Mode, tell: &mut dyn Tell) -> Result<Report, DemoError> {
     if let Some(folder) = &options.store {
         crate::store::check_empty(folder)?;
     }
-    let people = people::People::new()?;
-    tell.progress(&format!("starts {} nodes and their genesis", options.nodes));
-    let mut nodes = local::InProcess::up(options, &people)?;
-    show(&mut nodes, &people, options, tell)
+    match mode {
+        Mode::InProcess => {
+            let people = people::People::new()?;
+            tell.progress(&format!("starts {} nodes and their genesis", options.nodes));
+            let mut nodes = local::InProcess::up(options, &people)?;
+            show(&mut nodes, &people, options, tell)
+        }
+        Mode::Processes(program) => processes::run(options, program, tell),
+    }
 }
 
 fn show(

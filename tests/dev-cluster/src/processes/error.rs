@@ -142,6 +142,16 @@ pub enum DevError {
         /// Most bytes of it.
         most: usize,
     },
+    /// A process cannot do its work.
+    #[error("the {part} of node `{node}`: {error}")]
+    Serve {
+        /// The node.
+        node: NodeName,
+        /// Enclave or parent.
+        part: Part,
+        /// Why.
+        error: String,
+    },
     /// Something took too long.
     #[error("{what} after {seconds} s{hint}")]
     Patience {

@@ -21,6 +21,7 @@ use crate::demo::bounds::Bound;
 use crate::demo::proof::verify_under;
 use crate::demo::report::{BoundReport, ReceiptReport};
 use crate::demo::session::Session;
+use crate::demo::temporary::Temporary;
 use crate::store::{Folder, write};
 
 /// What the report takes from here.
@@ -182,27 +183,4 @@ fn custody(session: &mut Session<'_>, state: &State, bounds: &[Bound]) {
     };
     let honest = report.answers().len() == 5 && report.hardware() == truth;
     session.check(format!("the custody report says what this is: {truth}"), honest);
-}
-
-/// A folder that is gone when the demo ends.
-struct Temporary(std::path::PathBuf);
-
-impl Temporary {
-    fn new() -> Result<Self, DemoError> {
-        let name = format!("casemate-demo-{}", hex::encode(crate::demo::people::random::<8>()));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path)
-            .map_err(|error| DemoError::File { path: path.clone(), error })?;
-        Ok(Self(path))
-    }
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // what cannot be removed is left to the system's own cleaning of its temporary folder
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
