@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use casemate_door::{CONTROL_PORT, PEER_PORT};
 use casemate_proto::Millis;
-use casemate_runtime::{Platform, ReadClock as _, Settings, SystemClock, serve};
+use casemate_runtime::{Platform, Settings, SystemClock, serve};
 use casemate_signer::NodeConfig;
 use casemate_transport::{Address, Listener};
 use rand_core::OsRng;
@@ -46,11 +46,11 @@ pub fn run(dir: &Path, node: &str, while_stdin: bool) -> Result<(), DevError> {
     }
     casemate_runtime::telemetry::to_console();
     let host = machine::read_root(&home)?;
-    let nsm = host.start(machine::enclave(node)).with_clock(|| SystemClock.now().0);
+    let nsm = host.start(machine::enclave(node)).with_clock(|| super::birth::now().0);
     let platform = Platform {
         attest: Arc::new(nsm),
         clock: Arc::new(SystemClock),
-        entropy: Box::new(|| Box::new(OsRng)),
+        entropy: Box::new(|| Ok(Box::new(OsRng))),
         settings: Settings { node: node_config(), ..Settings::default() },
     };
     let failed = |error: String| DevError::Serve { node: node.name.clone(), part: Part::Enclave, error };

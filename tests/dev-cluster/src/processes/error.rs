@@ -152,6 +152,9 @@ pub enum DevError {
         /// Why.
         error: String,
     },
+    /// A parent's configuration is wrong.
+    #[error("{0}")]
+    Configuration(String),
     /// Something took too long.
     #[error("{what} after {seconds} s{hint}")]
     Patience {

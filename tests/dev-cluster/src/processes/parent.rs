@@ -1,0 +1,54 @@
+//! The parent process: what `casemate-parent` is, from the same library.
+
+use std::path::Path;
+
+use casemate_proto::NodeName;
+use casemate_relay::{Config, Parent, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::claim::Claim;
+use super::process::end_with_stdin;
+use super::{DevError, Part};
+
+/// Runs the parent of a configuration until it is told to end.
+///
+/// # Errors
+/// If the configuration is wrong, its ports or folder cannot be had, or it runs already.
+pub fn run(config: &Path, pid_file: Option<&Path>, while_stdin: bool) -> Result<(), DevError> {
+    let config = Config::read(config).map_err(|error| DevError::Configuration(error.to_string()))?;
+    let node = config.node.clone();
+    let _claim = pid_file.map(|path| claim(path, &node)).transpose()?;
+    if while_stdin {
+        end_with_stdin();
+    }
+    casemate_runtime::telemetry::to_console();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.map_err(DevError::Runtime)?.block_on(serve(config));
+    let error = match served {
+        Ok(()) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(DevError::Serve { node, part: Part::Parent, error })
+}
+
+fn claim(path: &Path, node: &NodeName) -> Result<Claim, DevError> {
+    let runs = |pid| DevError::PartRuns { node: node.clone(), part: Part::Parent, pid };
+    Claim::take(path)?.map_err(runs)
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    let parent = Parent::bind(config).await?;
+    parent.run(told_to_end()).await
+}
+
+/// Returns when this process is told to end. Where the system does not say so it ends at once anyway.
+async fn told_to_end() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut told) => drop(told.recv().await),
+        Err(_) => core::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}
