@@ -171,6 +171,7 @@ fn pinned(view: &KeyView, live: &LiveKeyView) -> PinnedKey {
             chain_code: live.chain_code,
             epoch: live.epoch,
             index: live.index,
+            holders: std::collections::BTreeMap::new(),
         },
         without_share: live.without_share.clone(),
     }
