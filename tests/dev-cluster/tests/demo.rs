@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use casemate_dev::demo::report::{Outcome, Report, RequestReport};
-use casemate_dev::demo::{DemoError, Options, Tell, run};
+use casemate_dev::demo::{DemoError, Mode, Options, Tell, run};
 
 /// Keeps what was said.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl Tell for Listener {
 fn demo(nodes: u16, threshold: u16) -> (Report, String) {
     let options = Options::new(nodes, threshold, None).unwrap();
     let mut listener = Listener::default();
-    let report = run(&options, &mut listener).unwrap();
+    let report = run(&options, &Mode::InProcess, &mut listener).unwrap();
     (report, listener.0.join("\n"))
 }
 

@@ -39,7 +39,9 @@ pub(crate) fn create_keys(
     tell: &mut dyn Tell,
 ) -> Result<(), DemoError> {
     let all = KEYS.len();
-    tell.progress(&format!("governance: has {all} keys generated among the nodes, and the log's own"));
+    tell.progress(&format!(
+        "governance: has {all} keys generated among the nodes, and the log's own"
+    ));
     let log = (LOG_KEY, Scheme::Ed25519);
     for (name, scheme) in [log].into_iter().chain(KEYS) {
         change(nodes, people, Change::CreateKey { name: KeyName::new(name)?, scheme }, None)?;

@@ -48,7 +48,8 @@ impl core::fmt::Debug for Mother<'_> {
 pub fn regions(nodes: u16) -> Vec<(NodeName, String)> {
     let mut names: Vec<&str> = REGIONS.iter().copied().take(usize::from(nodes)).collect();
     names.sort_unstable();
-    let both = names.into_iter().filter_map(|name| Some((NodeName::new(name).ok()?, name.to_owned())));
+    let both =
+        names.into_iter().filter_map(|name| Some((NodeName::new(name).ok()?, name.to_owned())));
     both.collect()
 }
 
@@ -57,7 +58,8 @@ pub fn regions(nodes: u16) -> Vec<(NodeName, String)> {
 /// # Errors
 /// If the system has no threads for it.
 pub fn runtime() -> Result<Arc<Runtime>, DevError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map(Arc::new).map_err(DevError::Runtime)
 }
 
@@ -68,8 +70,7 @@ pub fn runtime() -> Result<Arc<Runtime>, DevError> {
 pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoError> {
     let Mother { home, plan, program, watched, people, network, runtime, stop } = mother;
     let host = SimHost::new().map_err(DevError::from)?;
-    let governance =
-        Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
+    let governance = Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
     // a slow machine signs late rather than never
     let limits = Limits { tau: TAU, ..Limits::default() };
     let manifest = machine::manifest(&plan, &host, governance, people.freezers(), limits);
@@ -135,7 +136,11 @@ fn readme(home: &Home, plan: &Plan, program: &Program) -> String {
         }
         for part in Part::ALL {
             let (pid, log) = (home.pid_file(&node.name, part), home.log(&node.name, part));
-            text.push_str(&format!("  {part}: process id in {}, log in {}\n", pid.display(), log.display()));
+            text.push_str(&format!(
+                "  {part}: process id in {}, log in {}\n",
+                pid.display(),
+                log.display()
+            ));
         }
     }
     text

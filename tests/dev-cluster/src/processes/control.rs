@@ -107,7 +107,8 @@ pub fn start_node(
         tell.say(&format!("node {}: {part} started, process {}", node.name, child.pid()));
         started.push(child);
     }
-    if home.pid(&node.name, Part::Enclave)?.is_none() || home.pid(&node.name, Part::Parent)?.is_none()
+    if home.pid(&node.name, Part::Enclave)?.is_none()
+        || home.pid(&node.name, Part::Parent)?.is_none()
     {
         return Ok(());
     }

@@ -15,7 +15,8 @@ use super::{DevError, Part};
 /// # Errors
 /// If the configuration is wrong, its ports or folder cannot be had, or it runs already.
 pub fn run(config: &Path, pid_file: Option<&Path>, while_stdin: bool) -> Result<(), DevError> {
-    let config = Config::read(config).map_err(|error| DevError::Configuration(error.to_string()))?;
+    let config =
+        Config::read(config).map_err(|error| DevError::Configuration(error.to_string()))?;
     let node = config.node.clone();
     let _claim = pid_file.map(|path| claim(path, &node)).transpose()?;
     if while_stdin {

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::api::{Api, ApiError, RemoteStore};
-use super::{DevError, Part, Running};
+use super::{Part, Running};
 use crate::demo::DemoError;
 use crate::demo::cluster::{
     Answer, Cosigner, Faults, Health, Key, Nodes, Submission, Ticket, read_door,
@@ -188,7 +188,9 @@ impl Remote {
                 });
             }
         };
-        if let casemate_door::Answer::Denied(denied) | casemate_door::Answer::Expired(denied) = &answer {
+        if let casemate_door::Answer::Denied(denied) | casemate_door::Answer::Expired(denied) =
+            &answer
+        {
             if !self.boots.contains_key(&denied.boot) {
                 self.belief()?;
             }
@@ -284,7 +286,8 @@ impl Nodes for Remote {
     }
 
     fn change_head(&mut self) -> Result<Hash32, DemoError> {
-        let disagree = || DemoError::Cluster { what: "does not agree on its last change".to_owned() };
+        let disagree =
+            || DemoError::Cluster { what: "does not agree on its last change".to_owned() };
         self.belief()?.change_head().ok_or_else(disagree)
     }
 
@@ -381,6 +384,6 @@ impl Faults for Remote {
     }
 
     fn check_processes(&mut self) -> Result<(), DemoError> {
-        Ok(self.running.check().map_err(DevError::from)?)
+        Ok(self.running.check()?)
     }
 }

@@ -126,7 +126,10 @@ fn ready(home: &Home, plan: &Plan, keys: bool, tell: &mut dyn Tell) {
     }
     tell.say(&format!("cluster file    {file}: with everybody's keys, for development only"));
     tell.say(&format!("policy in force {}", home.policy().display()));
-    tell.say(&format!("by hand         {} has each process's command line", home.readme().display()));
+    tell.say(&format!(
+        "by hand         {} has each process's command line",
+        home.readme().display()
+    ));
     tell.say("");
     tell.say("try next, in another terminal:");
     tell.say(&format!("  casemate status --cluster {file}"));
