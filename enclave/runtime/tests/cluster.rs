@@ -1,0 +1,306 @@
+//! Enclaves with their real door, channels and replication, and a parent of a few lines between them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use casemate_door::frame::Phase;
+use casemate_door::{
+    CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, PEER_PORT, PeerHello, Query, Reply, Status,
+    Ticket, ToEnclave,
+};
+use casemate_proto::credential::PublicKey;
+use casemate_proto::manifest::{
+    Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+};
+use casemate_proto::hash::sha256;
+use casemate_proto::{Algorithm, Hash32, Millis, NodeName};
+use casemate_runtime::{Platform, Settings, SystemClock, serve};
+use casemate_sim::{EnclaveSpec, SimHost};
+use casemate_transport::frame::{read_frame, write_frame};
+use casemate_transport::{Address, Listener};
+use rand_core::OsRng;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+const REGIONS: [&str; 3] = ["ap-southeast-1", "eu-west-1", "us-east-1"];
+const IMAGE: [[u8; 48]; 3] = [[1; 48], [2; 48], [3; 48]];
+
+/// What a node's parent knows.
+#[derive(Default)]
+struct Known {
+    genesis: Option<Vec<u8>>,
+    status: Option<Status>,
+    refused: Option<String>,
+    replies: Vec<(Ticket, Option<casemate_door::SignedReply>)>,
+}
+
+struct NodeUnderTest {
+    name: NodeName,
+    socket: PathBuf,
+    known: Arc<Mutex<Known>>,
+    tasks: Vec<JoinHandle<()>>,
+    ask: Option<tokio::sync::mpsc::UnboundedSender<ToEnclave>>,
+}
+
+struct Bench {
+    host: SimHost,
+    manifest: Manifest,
+    nodes: Vec<NodeUnderTest>,
+    links: Vec<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+fn spec(at: usize) -> EnclaveSpec {
+    EnclaveSpec::numbered(u32::try_from(at).unwrap(), REGIONS[at], IMAGE)
+}
+
+impl Bench {
+    fn new() -> Self {
+        let host = SimHost::new().unwrap();
+        let nodes = (0..3)
+            .map(|at| NodeSpec {
+                name: NodeName::new(REGIONS[at]).unwrap(),
+                region: REGIONS[at].to_owned(),
+                pcr3: spec(at).pcrs()[3].1,
+            })
+            .collect();
+        let governor = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
+        let governor = PublicKey::new(Algorithm::Ed25519, governor.as_bytes()).unwrap();
+        let manifest = Manifest {
+            version: 1,
+            name: "runtime".to_owned(),
+            threshold: 2,
+            nodes,
+            measurements: vec![Measurement { pcr0: IMAGE[0], pcr1: IMAGE[1], pcr2: IMAGE[2] }],
+            governance: Governance {
+                quorum: 1,
+                keys: vec![governor],
+                loosening_delay: Millis(1_000),
+            },
+            freezers: Vec::new(),
+            limits: Limits::default(),
+            independence: Independence::Regions,
+            hardware: Hardware::Simulated,
+            trust_root: Hash32::new(sha256(host.root_der())),
+            relying_party: None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = REGIONS
+            .iter()
+            .map(|region| NodeUnderTest {
+                name: NodeName::new(region).unwrap(),
+                socket: folder.path().join(region),
+                known: Arc::default(),
+                tasks: Vec::new(),
+                ask: None,
+            })
+            .collect();
+        Self { host, manifest, nodes, links: Vec::new(), _folder: folder }
+    }
+
+    fn platform(&self, at: usize) -> Platform {
+        let clock = || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            u64::try_from(now.as_millis()).unwrap()
+        };
+        Platform {
+            attest: Arc::new(self.host.start(spec(at)).with_clock(clock)),
+            clock: Arc::new(SystemClock),
+            entropy: Box::new(|| Ok(Box::new(OsRng))),
+            settings: Settings { status: Duration::from_millis(100), ..Settings::default() },
+        }
+    }
+
+    /// Starts a boot of a node and the control half of its parent.
+    fn start(&mut self, at: usize) {
+        let platform = self.platform(at);
+        let manifest = casemate_proto::cbor::encode(&self.manifest);
+        let node = &mut self.nodes[at];
+        let genesis = node.known.lock().unwrap().genesis.clone();
+        *node.known.lock().unwrap() = Known { genesis: genesis.clone(), ..Known::default() };
+        let address = Address::unix(&node.socket).unwrap();
+        let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT]).unwrap();
+        node.tasks.push(tokio::spawn(async move {
+            let error = serve(door, platform).await;
+            eprintln!("an enclave ended: {error:?}");
+        }));
+        let configuration =
+            Configuration { node: node.name.clone(), manifest, genesis, triple_stock: Some(0) };
+        let (ask, asked) = tokio::sync::mpsc::unbounded_channel();
+        ask.send(ToEnclave::Configure(configuration)).unwrap();
+        node.ask = Some(ask);
+        node.tasks.push(tokio::spawn(parent(node.socket.clone(), asked, Arc::clone(&node.known))));
+    }
+
+    async fn stop(&mut self, at: usize) {
+        for task in self.nodes[at].tasks.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Joins every pair of nodes, again and again.
+    fn link(&mut self) {
+        for dialler in 0..3 {
+            for acceptor in dialler + 1..3 {
+                let (from, to) = (&self.nodes[dialler], &self.nodes[acceptor]);
+                self.links.push(tokio::spawn(pipe(
+                    from.socket.clone(),
+                    to.socket.clone(),
+                    to.name.clone(),
+                )));
+            }
+        }
+    }
+
+    fn status(&self, at: usize) -> Option<Status> {
+        self.nodes[at].known.lock().unwrap().status.clone()
+    }
+
+    async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !done(self) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if timeout(Duration::from_secs(60), wait).await.is_err() {
+            let all: Vec<_> = (0..3).map(|at| self.status(at)).collect();
+            panic!("not {what}: {all:?}");
+        }
+    }
+
+    fn are_members(&self, nodes: &[usize]) -> bool {
+        nodes.iter().all(|at| {
+            self.status(*at).is_some_and(|status| {
+                status.phase == Phase::Member
+                    && status.leader.is_some()
+                    && status.majority_age.is_some_and(|age| age < Millis(2_000))
+            })
+        })
+    }
+}
+
+async fn parent(
+    socket: PathBuf,
+    mut asked: tokio::sync::mpsc::UnboundedReceiver<ToEnclave>,
+    known: Arc<Mutex<Known>>,
+) {
+    let stream = casemate_transport::hybrid::connect(&socket, CONTROL_PORT).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let write = async {
+        while let Some(message) = asked.recv().await {
+            let bytes = casemate_proto::cbor::encode(&message);
+            write_frame(&mut writer, &bytes, MAX_FRAME).await.unwrap();
+        }
+    };
+    let read = async {
+        while let Ok(Some(bytes)) = read_frame(&mut reader, MAX_FRAME).await {
+            let mut known = known.lock().unwrap();
+            match casemate_proto::cbor::decode::<FromEnclave>(&bytes, MAX_FRAME).unwrap() {
+                FromEnclave::Refused { reason } => known.refused = Some(reason),
+                FromEnclave::Genesis { record } => known.genesis = Some(record),
+                FromEnclave::Status(status) => known.status = Some(*status),
+                FromEnclave::Reply { ticket, reply } => known.replies.push((ticket, reply)),
+                FromEnclave::Halted { reason } => known.refused = Some(reason),
+                FromEnclave::Answer { .. } | FromEnclave::Publish { .. } => {}
+            }
+        }
+    };
+    tokio::join!(write, read);
+}
+
+async fn connect(socket: &Path, hello: &PeerHello) -> Option<UnixStream> {
+    let mut stream = casemate_transport::hybrid::connect(socket, PEER_PORT).await.ok()?;
+    let hello = casemate_proto::cbor::encode(hello);
+    write_frame(&mut stream, &hello, MAX_FRAME).await.ok()?;
+    Some(stream)
+}
+
+async fn pipe(from: PathBuf, to: PathBuf, name: NodeName) {
+    loop {
+        let dial = connect(&from, &PeerHello::Dial { to: name.clone() }).await;
+        let accept = connect(&to, &PeerHello::Accept).await;
+        if let (Some(mut dial), Some(mut accept)) = (dial, accept) {
+            let _ = tokio::io::copy_bidirectional(&mut dial, &mut accept).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i7_three_boots_are_born_into_one_genesis_and_a_restarted_one_is_admitted() {
+    casemate_runtime::telemetry::to_console();
+    let mut bench = Bench::new();
+    bench.link();
+    (0..3).for_each(|at| bench.start(at));
+    bench.until("members", |bench| bench.are_members(&[0, 1, 2])).await;
+    let genesis: Vec<_> =
+        bench.nodes.iter().map(|n| n.known.lock().unwrap().genesis.clone().unwrap()).collect();
+    assert!(genesis.iter().all(|other| *other == genesis[0]));
+    let boot = bench.status(2).unwrap().boot;
+
+    bench.stop(2).await;
+    bench.until("going on", |bench| bench.are_members(&[0, 1])).await;
+    bench.start(2);
+    bench.until("admitted", |bench| bench.are_members(&[0, 1, 2])).await;
+    let status = bench.status(2).unwrap();
+    assert_ne!(status.boot, boot, "a restart is another boot");
+    assert!(status.size >= 2);
+
+    // the restarted one and one that never was stopped are a majority
+    bench.stop(0).await;
+    bench.until("two members", |bench| bench.are_members(&[1, 2])).await;
+    bench.start(0);
+    bench.until("all back", |bench| bench.are_members(&[0, 1, 2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configuration_of_no_node_of_the_roster_is_refused_and_another_is_taken() {
+    let mut bench = Bench::new();
+    bench.nodes[0].name = NodeName::new("nobody").unwrap();
+    bench.start(0);
+    let refused = |bench: &Bench| bench.nodes[0].known.lock().unwrap().refused.clone();
+    bench.until("refused", |bench| refused(bench).is_some()).await;
+    assert_eq!(refused(&bench).unwrap(), "the manifest has no node `nobody`");
+    let manifest = casemate_proto::cbor::encode(&bench.manifest);
+    let node = NodeName::new(REGIONS[0]).unwrap();
+    let configuration = Configuration { node, manifest, genesis: None, triple_stock: None };
+    bench.nodes[0].ask.as_ref().unwrap().send(ToEnclave::Configure(configuration)).unwrap();
+    let at_birth = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Birth);
+    bench.until("at its birth", at_birth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_attestation_for_an_asker_bears_the_askers_nonce_and_binds_the_boots_key() {
+    let mut bench = Bench::new();
+    bench.link();
+    (0..3).for_each(|at| bench.start(at));
+    bench.until("members", |bench| bench.are_members(&[0, 1, 2])).await;
+    let nonce = [9; 32];
+    let ask = ToEnclave::Ask { ticket: Ticket(1), query: Query::Attest { nonce } };
+    bench.nodes[1].ask.as_ref().unwrap().send(ask).unwrap();
+    bench.until("a reply", |b| !b.nodes[1].known.lock().unwrap().replies.is_empty()).await;
+    let (ticket, reply) = bench.nodes[1].known.lock().unwrap().replies.remove(0);
+    assert_eq!(ticket, Ticket(1));
+    let genesis = bench.status(1).unwrap().genesis.unwrap();
+    let reply = reply.unwrap();
+    let Ok(Reply::Attested(record)) = casemate_proto::cbor::decode(&reply.reply, MAX_FRAME) else {
+        panic!("not an attestation")
+    };
+    assert_eq!(reply.open(&genesis, &nonce, &record.key), Some(Reply::Attested(record.clone())));
+    assert_eq!(reply.open(&genesis, &[8; 32], &record.key), None);
+    let scope = Hash32::new(*genesis.as_bytes());
+    let user_data = record.user_data(&scope);
+    let within = |part: &[u8]| record.evidence.windows(part.len()).any(|window| window == part);
+    assert!(within(user_data.as_bytes()) && within(&nonce));
+}
