@@ -34,6 +34,9 @@ pub struct RaftStatus {
     pub last_applied: Option<LogPosition>,
     /// The current term.
     pub term: u64,
+    /// Whether this boot votes, in a membership that is committed and is no transition to another. Until
+    /// then a majority may still be counted with the boot whose place this one takes.
+    pub is_voter: bool,
     /// Why it has stopped, if it has.
     pub fatal: Option<FatalReason>,
 }
@@ -92,6 +95,14 @@ impl Replication {
             is_leader,
             last_applied: metrics.last_applied.as_ref().map(LogPosition::of),
             term: metrics.current_term,
+            is_voter: {
+                let stored = &metrics.membership_config;
+                let joint = stored.membership().get_joint_config();
+                let me = NodeId(self.0.me);
+                joint.len() == 1
+                    && joint.iter().all(|voters| voters.contains(&me))
+                    && stored.log_id().as_ref() <= metrics.last_applied.as_ref()
+            },
             fatal: self.0.halt.reason(),
         }
     }

@@ -37,11 +37,15 @@ fn linked(common: &Common) -> Vec<casemate_proto::NodeName> {
 /// Of a member: the node's own, with what replication and the links know.
 pub(crate) fn of_member(member: &Member, common: &Common) -> Status {
     let raft = member.raft_status();
+    let status = member.node_status();
+    // not counted on before Raft does
+    let joining = status.phase == Phase::Member && !raft.is_voter;
     Status {
+        phase: if joining { Phase::Joining } else { status.phase },
         now: common.platform.clock.now(),
         leader: raft.leader,
         majority_age: raft.majority_age,
         linked: linked(common),
-        ..member.node_status()
+        ..status
     }
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 /// names none; in an image nothing can set it).
 pub fn to_console() {
     let filter = EnvFilter::try_from_env("CASEMATE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // somebody else may have set a subscriber up already; theirs stays
     let _ = if std::io::stderr().is_terminal() {

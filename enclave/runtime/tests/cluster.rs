@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use casemate_door::frame::Phase;
 use casemate_door::{
-    CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, PEER_PORT, PeerHello, Query, Reply, Status,
-    Ticket, ToEnclave,
+    CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, PEER_PORT, PeerHello, Query, Reply,
+    Status, Ticket, ToEnclave,
 };
 use casemate_proto::credential::PublicKey;
+use casemate_proto::hash::sha256;
 use casemate_proto::manifest::{
     Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
 };
-use casemate_proto::hash::sha256;
 use casemate_proto::{Algorithm, Hash32, Millis, NodeName};
 use casemate_runtime::{Platform, Settings, SystemClock, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
@@ -239,7 +239,6 @@ async fn pipe(from: PathBuf, to: PathBuf, name: NodeName) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i7_three_boots_are_born_into_one_genesis_and_a_restarted_one_is_admitted() {
-    casemate_runtime::telemetry::to_console();
     let mut bench = Bench::new();
     bench.link();
     (0..3).for_each(|at| bench.start(at));
