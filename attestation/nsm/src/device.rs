@@ -229,3 +229,127 @@ fn unexpected<T>(what: &'static str, response: &Response) -> Result<T, NsmError>
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason<T: fmt::Debug>(result: Result<T, NsmError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    fn description(change: impl FnOnce(&mut BTreeSet<u16>, &mut String, &mut Digest)) -> Response {
+        let (mut locked_pcrs, mut module_id, mut digest) =
+            ((0..16).collect(), "i-0-enc0".to_owned(), Digest::SHA384);
+        change(&mut locked_pcrs, &mut module_id, &mut digest);
+        Response::DescribeNSM {
+            version_major: 1,
+            version_minor: 0,
+            version_patch: 0,
+            module_id,
+            max_pcrs: 32,
+            locked_pcrs,
+            digest,
+        }
+    }
+
+    #[test]
+    fn without_a_device_that_is_what_is_said() {
+        if !std::path::Path::new(PATH).exists() {
+            assert_eq!(NsmDevice::open().unwrap_err(), NsmError::NoDevice { path: PATH });
+        }
+    }
+
+    #[test]
+    fn a_device_as_nitro_has_it_is_accepted() {
+        let found = described(description(|_, _, _| {})).unwrap();
+        assert_eq!((found.version, found.pcrs), ([1, 0, 0], 32));
+        assert_eq!((found.module_id.as_str(), found.locked.len()), ("i-0-enc0", 16));
+    }
+
+    #[test]
+    fn a_device_whose_documents_would_vouch_for_nothing_is_refused() {
+        for measured in MEASURED {
+            let open = described(description(|locked, _, _| assert!(locked.remove(&measured))));
+            assert!(reason(open).ends_with(&format!("its PCR{measured} is not locked")));
+        }
+        let digest = described(description(|_, _, digest| *digest = Digest::SHA256));
+        assert!(reason(digest).ends_with("its digest is not SHA-384"));
+        let nameless = described(description(|_, id, _| id.clear()));
+        assert!(reason(nameless).ends_with("it has no module id"));
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        assert!(reason(described(Response::LockPCR)).ends_with("not asked"));
+        assert!(reason(document(Response::LockPCRs)).ends_with("not asked"));
+        let random = || Response::Attestation { document: vec![1; 64] };
+        assert!(reason(fill(&mut [0; 8], random)).ends_with("not asked"));
+    }
+
+    #[test]
+    fn errors_of_the_device_are_named() {
+        let said = |code| reason(document(Response::Error(code)));
+        assert_eq!(
+            said(ErrorCode::InternalError),
+            "the security module failed to attest: internal error"
+        );
+        assert!(said(ErrorCode::InputTooLarge).ends_with("the request is too large"));
+        assert!(said(ErrorCode::Success).ends_with("no error and no result"));
+    }
+
+    #[test]
+    fn fields_longer_than_the_device_takes_are_refused_before_it_is_asked() {
+        let (fits, long) = ([0; MAX_USER_DATA], [0; MAX_USER_DATA + 1]);
+        let wanted = Wanted { user_data: Some(&fits), nonce: Some(&fits), public_key: Some(&long) };
+        assert!(matches!(
+            request(wanted),
+            Ok(Request::Attestation { user_data: Some(user_data), .. }) if user_data.len() == 512
+        ));
+        let too_long = |wanted| match request(wanted) {
+            Err(NsmError::TooLong { field, len, max }) => (field, len, max),
+            other => panic!("{other:?}"),
+        };
+        let wanted = Wanted { user_data: Some(&long), ..Wanted::default() };
+        assert_eq!(too_long(wanted), ("user_data", 513, 512));
+        let wanted = Wanted { nonce: Some(&long), ..Wanted::default() };
+        assert_eq!(too_long(wanted), ("nonce", 513, 512));
+        let wanted = Wanted { public_key: Some(&[0; 1_025]), ..Wanted::default() };
+        assert_eq!(too_long(wanted), ("public_key", 1_025, 1_024));
+    }
+
+    #[test]
+    fn documents_of_a_wrong_length_are_refused() {
+        let of = |len| document(Response::Attestation { document: vec![7; len] });
+        assert_eq!(of(MAX_DOCUMENT).unwrap().len(), MAX_DOCUMENT);
+        assert!(reason(of(0)).ends_with("an empty document"));
+        assert!(reason(of(MAX_DOCUMENT + 1)).ends_with("16385 bytes"));
+    }
+
+    #[test]
+    fn a_buffer_is_filled_from_several_answers() {
+        let mut asked = 0_u8;
+        let mut buffer = [0; 70];
+        let answer = || {
+            asked += 1;
+            Response::GetRandom { random: vec![asked; 256] }
+        };
+        fill(&mut buffer, answer).unwrap();
+        assert_eq!((buffer[0], buffer[31], buffer[32], buffer[69]), (1, 1, 2, 3));
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn short_zero_and_repeated_randomness_is_refused_and_leaves_nothing() {
+        let with = |random: Vec<u8>| {
+            let mut buffer = [9; 64];
+            let said = reason(fill(&mut buffer, || Response::GetRandom { random: random.clone() }));
+            assert_eq!(buffer, [0; 64]);
+            said
+        };
+        assert!(with(vec![1; 31]).ends_with("it gave 31 bytes"));
+        assert!(with(Vec::new()).ends_with("it gave 0 bytes"));
+        assert!(with(vec![0; 256]).ends_with("nothing but zeroes"));
+        assert!(with(vec![5; 256]).ends_with("the same bytes twice"));
+    }
+}

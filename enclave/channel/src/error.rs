@@ -24,6 +24,12 @@ pub enum Refused {
         /// Counted from 1.
         message: u8,
     },
+    /// A message's key is a point of low order: whatever it is multiplied by, the result is zero.
+    #[error("handshake message {message} holds a key of low order")]
+    WeakKey {
+        /// Counted from 1.
+        message: u8,
+    },
     /// What a message carries is not what belongs there.
     #[error("handshake message {message} is malformed: {error}")]
     Malformed {

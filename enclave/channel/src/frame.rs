@@ -253,3 +253,60 @@ impl core::fmt::Debug for Opener {
         f.debug_struct("Opener").field("opened", &self.next).field("keys", &"<redacted>").finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::handshake;
+    use crate::wire::{PROLOGUE, Side};
+
+    /// Two ends of a channel between keys that nobody attested.
+    fn pair() -> (Channel, Channel) {
+        let side = |side, key| {
+            let ephemeral = Zeroizing::new([key ^ 0x80; 32]);
+            handshake(side, PROLOGUE, &Zeroizing::new([key; 32]), ephemeral).unwrap()
+        };
+        let (mut a, mut b) = (side(Side::Dial, 1), side(Side::Accept, 2));
+        for _ in 0..3 {
+            let (mut message, mut payload) = ([0; 200], [0; 200]);
+            let len = a.write_message(&[], &mut message).unwrap();
+            b.read_message(&message[..len], &mut payload).unwrap();
+            core::mem::swap(&mut a, &mut b);
+        }
+        let channel = |noise: snow::HandshakeState| {
+            Channel::new(noise.into_stateless_transport_mode().unwrap())
+        };
+        (channel(b), channel(a))
+    }
+
+    #[test]
+    fn keys_serve_a_set_number_of_frames_and_no_more() {
+        let (mut a, mut b) = pair();
+        a.sealer.next = MAX_FRAMES - 1;
+        b.opener.next = MAX_FRAMES - 1;
+        let last = a.seal(b"the last").unwrap();
+        assert_eq!(b.open(&last[0]), Ok(Some(b"the last".to_vec())));
+        assert_eq!(a.seal(b"one more"), Err(Broken::Exhausted { frames: MAX_FRAMES }));
+        assert_eq!(a.seal(b"one more"), Err(Broken::Ended));
+        assert_eq!(b.open(&last[0]), Err(Broken::Exhausted { frames: MAX_FRAMES }));
+        assert_eq!(b.seal(b"an answer"), Err(Broken::Ended));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_sealed_whole_is_not_sent_in_part() {
+        let (mut a, _) = pair();
+        a.sealer.next = MAX_FRAMES - 1;
+        assert_eq!(a.seal(&vec![0; 2 * CHUNK]), Err(Broken::Exhausted { frames: MAX_FRAMES }));
+        assert_eq!(a.seal(b""), Err(Broken::Ended));
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_message_may_have() {
+        let (mut a, mut b) = pair();
+        for frame in a.seal(&vec![9; MAX_MESSAGE]).unwrap() {
+            b.open(&frame).unwrap();
+            assert!(b.opener.partial.capacity() <= MAX_MESSAGE);
+        }
+        assert_eq!(b.opener.partial.capacity(), 0);
+    }
+}

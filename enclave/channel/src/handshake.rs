@@ -368,10 +368,10 @@ impl State {
             return Err(Refused::Oversized { message: number, len: message.len(), max });
         }
         let mut payload = vec![0; message.len()];
-        let len = self
-            .noise
-            .read_message(message, &mut payload)
-            .map_err(|_| Refused::NotAuthentic { message: number })?;
+        let len = self.noise.read_message(message, &mut payload).map_err(|error| match error {
+            snow::Error::Dh => Refused::WeakKey { message: number },
+            _ => Refused::NotAuthentic { message: number },
+        })?;
         payload.truncate(len);
         Ok(payload)
     }
@@ -379,10 +379,11 @@ impl State {
     /// This side's next message.
     fn write(&mut self, payload: &[u8]) -> Result<Vec<u8>, Refused> {
         let mut message = vec![0; MAX_HANDSHAKE_MESSAGE];
-        let len = self
-            .noise
-            .write_message(payload, &mut message)
-            .map_err(|_| Refused::Library { what: "write a message" })?;
+        let len = self.noise.write_message(payload, &mut message).map_err(|error| match error {
+            // only the acceptor multiplies by a key that it has read and not yet used
+            snow::Error::Dh => Refused::WeakKey { message: 1 },
+            _ => Refused::Library { what: "write a message" },
+        })?;
         message.truncate(len);
         Ok(message)
     }

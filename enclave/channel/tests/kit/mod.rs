@@ -1,13 +1,16 @@
 //! A cluster of three nodes on one simulated platform, and a way to run handshakes between them.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
+pub mod forger;
 
+use std::collections::BTreeSet;
+use std::sync::{LazyLock, Mutex};
+
+use casemate_attestation_verify::{Refusal, Unmet};
 use casemate_channel::{
     AttestedPeer, Channel, Expected, Handshake, LocalIdentity, Progress, Refused,
 };
-use casemate_nsm::Attest;
+use casemate_nsm::{Attest, NsmError, Wanted};
 use casemate_proto::manifest::{
     BootRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
 };
@@ -221,4 +224,72 @@ pub fn undisturbed(dialler: &Party<'_>, to: &str, acceptor: &Party<'_>) -> Both 
 pub fn pair() -> (Channel, Channel) {
     let both = undisturbed(&Party::honest(0), "bravo", &Party::honest(1));
     (both.dialler.unwrap().0, both.acceptor.unwrap().unwrap().0)
+}
+
+impl Both {
+    /// Why the acceptor refused.
+    #[track_caller]
+    pub fn acceptor_refused(self) -> Refused {
+        self.acceptor.expect("the acceptor was asked").expect_err("the acceptor refuses")
+    }
+
+    /// Why the dialler refused.
+    #[track_caller]
+    pub fn dialler_refused(self) -> Refused {
+        self.dialler.expect_err("the dialler refuses")
+    }
+}
+
+/// The refusal of a document that is genuine, and of which node.
+#[track_caller]
+pub fn unmet(refused: Refused) -> (NodeName, Unmet) {
+    match refused {
+        Refused::Attestation { node, refusal } => match *refusal {
+            Refusal::Unmet(unmet) => (node, unmet),
+            other => panic!("not for what it says: {other}"),
+        },
+        other => panic!("not for its attestation: {other}"),
+    }
+}
+
+/// Keeps the documents that a module makes.
+pub struct Recorder<'a> {
+    module: &'a dyn Attest,
+    documents: Mutex<Vec<Vec<u8>>>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn of(module: &'a dyn Attest) -> Self {
+        Self { module, documents: Mutex::default() }
+    }
+
+    pub fn last(&self) -> Vec<u8> {
+        self.documents.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+impl Attest for Recorder<'_> {
+    fn attest(&self, wanted: Wanted<'_>) -> Result<Vec<u8>, NsmError> {
+        let document = self.module.attest(wanted)?;
+        self.documents.lock().unwrap().push(document.clone());
+        Ok(document)
+    }
+}
+
+/// Gives a document from before, whatever is asked.
+pub struct Replay(pub Vec<u8>);
+
+impl Attest for Replay {
+    fn attest(&self, _: Wanted<'_>) -> Result<Vec<u8>, NsmError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// A module that does not serve.
+pub struct Failing;
+
+impl Attest for Failing {
+    fn attest(&self, _: Wanted<'_>) -> Result<Vec<u8>, NsmError> {
+        Err(NsmError::Failed { what: "attest", reason: "internal error".to_owned() })
+    }
 }
