@@ -65,8 +65,10 @@ thread_local! {
 /// A message to either side: whose, and how long.
 fn messages() -> impl Strategy<Value = Vec<(bool, Vec<u8>)>> {
     let length = prop_oneof![4 => 0..300_usize, 1 => 65_000..66_100_usize, 1 => 0..140_000_usize];
-    let message = (length, any::<u8>())
-        .prop_map(|(length, first)| (0..length).map(|at| (at as u8).wrapping_add(first)).collect());
+    let message = (length, any::<u8>()).prop_map(|(length, first)| {
+        let turning = (0..=u8::MAX).cycle().map(|byte| byte.wrapping_add(first));
+        turning.take(length).collect()
+    });
     prop::collection::vec((any::<bool>(), message), 1..12)
 }
 

@@ -7,6 +7,7 @@
 
 pub mod attestation;
 pub mod audit;
+pub mod channel;
 pub mod ledger;
 pub mod policy;
 pub mod proto;
@@ -28,6 +29,7 @@ pub struct Target {
 pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
     audit::TARGETS,
+    channel::TARGETS,
     ledger::TARGETS,
     policy::TARGETS,
     proto::TARGETS,
