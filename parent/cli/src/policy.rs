@@ -6,6 +6,7 @@ mod output;
 mod simulate;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,9 +16,9 @@ use std::{
 use casemate_policy::{
     MAX_CANONICAL_BYTES, MAX_TOML_BYTES, Policy, PolicyErrors, Severity,
     bounds::{Cluster, Setting, bounds},
-    diff, lint,
+    diff, lint, lint_schemes,
 };
-use casemate_proto::{Millis, UnixMillis};
+use casemate_proto::{KeyName, Millis, Scheme, UnixMillis};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -40,6 +41,9 @@ pub(crate) enum PolicyCommand {
         /// The policies.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// A key and its scheme, to look for what it never signs; as often as there are keys.
+        #[arg(long = "key", value_name = "NAME=SCHEME", value_parser = parse_key)]
+        keys: Vec<(KeyName, Scheme)>,
         /// The time to look from [default: this machine's clock].
         #[arg(long, value_name = "RFC3339", value_parser = parse_time)]
         at: Option<UnixMillis>,
@@ -142,6 +146,15 @@ fn parse_length(text: &str) -> Result<Millis, String> {
     Millis::from_text(text).map_err(|error| error.to_string())
 }
 
+fn parse_key(text: &str) -> Result<(KeyName, Scheme), String> {
+    let (name, scheme) = text.split_once('=').ok_or("not of the form `name=scheme`")?;
+    let name = KeyName::new(name).map_err(|error| error.to_string())?;
+    let known = || Scheme::ALL.map(Scheme::name).join(", ");
+    let scheme = Scheme::from_name(scheme)
+        .ok_or_else(|| format!("`{scheme}` is no scheme; there are {}", known()))?;
+    Ok((name, scheme))
+}
+
 /// Why a command was not carried out.
 #[derive(Debug, Error)]
 pub(crate) enum PolicyCliError {
@@ -196,7 +209,9 @@ impl PolicyCommand {
 
 fn execute(command: PolicyCommand) -> Result<u8, PolicyCliError> {
     match command {
-        PolicyCommand::Lint { files, at, json } => run_lint(&files, at, json),
+        PolicyCommand::Lint { files, keys, at, json } => {
+            run_lint(&files, &keys.into_iter().collect(), at, json)
+        }
         PolicyCommand::Bounds { files, at, cluster, json } => {
             run_bounds(&files, at, &cluster, json)
         }
@@ -206,14 +221,21 @@ fn execute(command: PolicyCommand) -> Result<u8, PolicyCliError> {
     }
 }
 
-fn run_lint(files: &[PathBuf], at: Option<UnixMillis>, json: bool) -> Result<u8, PolicyCliError> {
+fn run_lint(
+    files: &[PathBuf],
+    schemes: &BTreeMap<KeyName, Scheme>,
+    at: Option<UnixMillis>,
+    json: bool,
+) -> Result<u8, PolicyCliError> {
     let now = at.map_or_else(now, Ok)?;
     let mut status = DONE;
     let mut out = Vec::new();
     let mut text = String::new();
     for path in files {
         let policy = load(path)?;
-        let findings = lint(&policy, now);
+        let mut findings = lint(&policy, now);
+        findings.extend(lint_schemes(&policy, schemes));
+        findings.sort();
         if findings.iter().any(|f| f.severity == Severity::Error) {
             status = FAILED;
         }

@@ -387,3 +387,30 @@ fn help_is_helpful() {
         assert!(out(&output).contains(word), "{word}");
     }
 }
+
+#[test]
+fn lint_names_grants_that_a_keys_scheme_never_signs() {
+    let (file, at) = (example("x402-agent"), ["--at", NOON]);
+    let lint = |key: &str| casemate(&[&["lint", &file, "--key", key], at.as_slice()].concat());
+    let output = lint("agent-7=bip340-secp256k1");
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    let line = "grant[x402-research-agent].allow: key `agent-7` is bip340-secp256k1, which signs \
+                messages only: `eip3009.transfer_with_authorization` is always denied";
+    assert!(out(&output).contains(line), "{}", out(&output));
+    for key in ["agent-7=ecdsa-secp256k1", "another=bip340-secp256k1"] {
+        assert_eq!(lint(key).status.code(), Some(0), "{key}");
+    }
+}
+
+#[test]
+fn lint_refuses_a_key_of_no_known_scheme() {
+    for (key, said) in [
+        ("agent-7=schnorr", "`schnorr` is no scheme"),
+        ("agent-7", "not of the form `name=scheme`"),
+        ("UPPER=ed25519", "UPPER"),
+    ] {
+        let output = casemate(&["lint", &example("x402-agent"), "--key", key]);
+        assert_eq!(output.status.code(), Some(2), "{key}");
+        assert!(err(&output).contains(said), "{key}: {}", err(&output));
+    }
+}

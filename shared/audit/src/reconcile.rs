@@ -343,6 +343,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bip340_signature_is_matched_as_it_is_and_in_no_other_form() {
+        let records = [recorded(3, Scheme::Bip340Secp256k1, [0x11; 64])];
+        let found = |text: &str| reconcile([Seen::parse(text).unwrap()], &records);
+        assert_eq!(found(&hex::encode([0x11; 64])).recorded[0].index, 3);
+        // s cannot be negated, and has no room for a recovery bit
+        let mut compact = [0x11; 64];
+        compact[32] |= 0x80;
+        for other in [joined([0x11; 32], negated([0x11; 32])), compact] {
+            assert!(!found(&hex::encode(other)).is_clean());
+        }
+    }
+
     /// The example of EIP-155.
     const EIP155: &str = "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
 

@@ -21,8 +21,27 @@ use casemate_audit::{
 use casemate_ledger::replay::Replayer;
 use casemate_ledger::{Attachment, EntryBody, Verdict};
 use casemate_proto::Scheme;
+use casemate_proto::request::Payload;
 use ed25519_dalek::Signer;
 use kit::{Kit, OTHER_PAYEE, PAYEE, second};
+
+/// A grant of messages by a key `btc`.
+const MESSAGES: &str = r#"
+version = 1
+name = "messages"
+expires = "2027-06-01T00:00:00Z"
+
+[[principal]]
+id = "agent:research"
+credentials = [{ alg = "ed25519", public_key = "$AGENT" }]
+
+[[grant]]
+id = "messages"
+key = "btc"
+principals = ["agent:research"]
+allow = ["message"]
+limits = [{ count = 2, window = "24h" }]
+"#;
 
 type Store = BTreeMap<String, Vec<u8>>;
 
@@ -96,6 +115,32 @@ fn i10_log_is_verified_from_its_store_alone() {
     let found = reconcile(seen, report.signatures());
     assert_eq!(found.recorded[0].index, report.signatures()[0].index);
     assert_eq!(found.unrecorded, [hex::encode([7; 64])[..80].to_owned()]);
+}
+
+#[test]
+fn i10_bip340_signature_is_verified_from_the_store_and_reconciled() {
+    let mut kit = Kit::wanting("btc", Scheme::Bip340Secp256k1);
+    let live = kit.key_live("btc", Scheme::Bip340Secp256k1, 0);
+    kit.accept(EntryBody::KeyLive(live));
+    let policy = kit.policy(MESSAGES);
+    kit.set_policy(&policy);
+    let agent = kit.agent.clone();
+    let request = kit.request("btc", Payload::Message(b"hello".to_vec()));
+    let Verdict::Allowed(allowed) = kit.ask(&agent, &request) else { panic!("allowed") };
+    let signature = kit.sign_whole(Scheme::Bip340Secp256k1, &allowed.digest);
+    let credential = agent.public.id();
+    let request_id = request.request_id;
+    kit.accept(EntryBody::Signed { credential, request_id, signature: signature.clone() });
+
+    let report = verify(&kit, &store(&kit, &[0, 2]));
+    assert!(report.is_verified(), "{:#?}", report.findings());
+    let [recorded] = report.signatures() else { panic!("{:?}", report.signatures()) };
+    assert_eq!(recorded.scheme, Scheme::Bip340Secp256k1);
+    assert_eq!(recorded.signature, signature.as_slice());
+    assert_eq!(recorded.transaction, None);
+    let seen = [hex::encode(&signature), hex::encode([7; 64])].map(|s| Seen::parse(&s).unwrap());
+    let found = reconcile(seen, report.signatures());
+    assert_eq!((found.recorded.len(), found.unrecorded.len(), found.not_seen), (1, 1, 0));
 }
 
 #[test]

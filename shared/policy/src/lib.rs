@@ -8,7 +8,8 @@
 //! - [`ChargeBook`]: what was charged, and exact sliding windows over it.
 //! - [`evaluate`]: the verdict.
 //! - [`bounds`](bounds()): the most that a fully compromised host can obtain.
-//! - [`lint`](lint()), [`diff`](diff()): what is suspicious, and what changes.
+//! - [`lint`](lint()), [`diff`](diff()): what is suspicious, and what changes; [`lint_schemes`]: what
+//!   a key's scheme never signs.
 //!
 //! # The format
 //!
@@ -114,6 +115,7 @@ mod overlap;
 pub mod pattern;
 mod policy;
 mod reader;
+mod schemes;
 mod snapshot;
 mod toml_grant;
 mod toml_policy;
@@ -131,3 +133,4 @@ pub use evaluate::evaluate;
 pub use lint::{Finding, Severity, lint};
 pub use model::{AssetKey, PolicyDoc};
 pub use policy::{MAX_CANONICAL_BYTES, MAX_TOML_BYTES, Policy};
+pub use schemes::lint_schemes;

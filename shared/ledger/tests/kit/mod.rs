@@ -203,6 +203,16 @@ impl Kit {
         kit
     }
 
+    /// A confirmed cluster that was asked for one key, and has no policy yet.
+    pub fn wanting(name: &str, scheme: Scheme) -> Self {
+        let mut kit = Self::unborn(|_| {});
+        let id = kit.state.genesis();
+        kit.accept(EntryBody::Genesis { id });
+        kit.govern(Change::ConfirmGenesis);
+        kit.govern(Change::CreateKey { name: key_name(name), scheme });
+        kit
+    }
+
     /// The test policy with the kit's credentials filled in.
     pub fn policy(&self, text: &str) -> Policy {
         let mut text = text.to_owned();
@@ -332,7 +342,6 @@ impl Kit {
     }
 
     pub fn key_live(&self, name: &str, scheme: Scheme, epoch: u64) -> KeyLive {
-        let genesis = self.state.genesis();
         let mut live = KeyLive {
             name: key_name(name),
             scheme,
@@ -344,23 +353,28 @@ impl Kit {
             confirmations: Vec::new(),
             replaces: self.state.key_epoch(&key_name(name)),
         };
+        self.sign_key_live(&mut live, scheme);
+        live
+    }
+
+    /// Gives an entry test signatures by the kit's key of a scheme, and every node's word.
+    pub fn sign_key_live(&self, live: &mut KeyLive, scheme: Scheme) {
         live.tests = [[0, 1], [1, 2]]
             .iter()
             .map(|set| {
                 let participants: Vec<NodeName> = set.iter().map(|i| node(*i)).collect();
-                let digest = self.state.test_digest(&live, &participants).unwrap();
+                let digest = self.state.test_digest(live, &participants).unwrap();
                 let signature = self.sign_whole(scheme, &digest)[..64].try_into().unwrap();
                 TestSignature { participants, signature }
             })
             .collect();
-        let message = live.confirm_message(&genesis);
+        let message = live.confirm_message(&self.state.genesis());
         live.confirmations = (0..3)
             .map(|i| Confirmation {
                 node: node(i),
                 signature: self.boots[i].sign(&message).to_bytes(),
             })
             .collect();
-        live
     }
 
     pub fn next_id(&mut self) -> RequestId {
