@@ -268,6 +268,16 @@ fn i9_a_peer_that_shows_this_boots_own_key_is_refused() {
 }
 
 #[test]
+fn i9_a_peer_that_proves_this_boots_own_channel_key_is_refused() {
+    let victim = Party::honest(0);
+    let (dialling, first) = victim.dial("bravo").unwrap();
+    let mut twin = Forger::begin(truthful(1), &victim, &boot(0, 1).1);
+    let second = twin.reply(&first);
+    let refused = victim.receive(dialling, &second).map(drop).unwrap_err();
+    assert_eq!(refused, Refused::Oneself { node: name("bravo") });
+}
+
+#[test]
 fn another_version_is_named_even_if_the_rest_cannot_be_read() {
     let victim = Party::honest(1);
     let mut later = forger::hello();
