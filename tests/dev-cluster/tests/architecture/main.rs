@@ -84,7 +84,7 @@ fn zone(folder: &str) -> &str {
 
 /// Crates that take bytes, randomness and time as arguments.
 fn is_pure(folder: &str) -> bool {
-    matches!(folder, "attestation/verify" | "enclave/threshold")
+    matches!(folder, "attestation/verify" | "enclave/threshold" | "enclave/channel")
         || (zone(folder) == "shared" && folder != "shared/transport")
 }
 
