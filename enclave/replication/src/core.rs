@@ -51,7 +51,8 @@ pub struct Start {
     pub config: Config,
     /// This node's clock.
     pub clock: Arc<dyn ReadClock>,
-    /// What is to be done. Give it room for some hundred; messages for which there is none are lost.
+    /// What is to be done. Give it room for a thousand or so: messages for which there is none are
+    /// lost, and a large policy is some seventy of them for each peer.
     pub out: mpsc::Sender<Out>,
     /// What the node has applied. Its size must be that of the state that this boot starts from.
     pub applied: watch::Receiver<AppliedView>,
@@ -324,6 +325,11 @@ impl Core {
         let (at, age) = (*self.majority.lock().unwrap_or_else(PoisonError::into_inner))?;
         let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         Some(age.saturating_add(Millis(since)))
+    }
+
+    /// Whether this boot leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.metrics().borrow().current_leader == Some(NodeId(self.me))
     }
 
     /// Who is a member now, voters and learners.

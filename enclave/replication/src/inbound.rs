@@ -19,7 +19,7 @@ use crate::fatal::FatalReason;
 use crate::network::Reply;
 use crate::pieces::Reassembly;
 use crate::roots::Mismatch;
-use crate::types::{LogId, MAX_COUNT};
+use crate::types::{LogId, LogPosition, MAX_COUNT};
 use crate::wire::{Answer, Append, LogEntry, Message, VoteRecord, position};
 
 /// Requests of one peer that are worked on at one time.
@@ -88,7 +88,10 @@ impl Core {
             return;
         }
         match Message::decode(bytes) {
-            Ok(message) => self.take(from, message),
+            Ok(message) => {
+                self.peers.heard(&from);
+                self.take(from, message);
+            }
             Err(error) => tracing::warn!(%from, %error, "malformed message dropped"),
         }
     }
@@ -108,21 +111,17 @@ impl Core {
             Message::Voted { id, vote, granted, last } => {
                 self.peers.answered(from, id, Reply::Voted { vote, granted, last });
             }
-            Message::Propose { body, attachment } => self.proposals.forwarded(
-                from,
-                self.view.borrow().is_current(&from),
-                body,
-                attachment,
-            ),
-            Message::TooFarBehind { vote, purged } => {
-                let last = self.log.last();
-                let follows = self.log.vote().is_none_or(|held| vote.vote() >= held);
-                if self.speaks_for_itself(from, vote)
-                    && follows
-                    && last.is_none_or(|last| last.index < purged.index)
-                {
-                    let last = last.map(|last| last.index);
-                    self.halt.raise(FatalReason::FellBehind { last, kept: Some(purged) });
+            Message::Propose { body, attachment } => {
+                // only current boots have a say, and only a leader is told; what another holds would
+                // wait in the way of its own
+                let is_current = self.view.borrow().is_current(&from);
+                if is_current && self.leads() {
+                    self.proposals.forwarded(from, body, attachment);
+                }
+            }
+            Message::TooFarBehind { id, vote, purged } => {
+                if self.speaks_for_itself(from, vote) {
+                    self.take_too_far_behind(from, id, vote, purged);
                 }
             }
             Message::Piece { transfer, total, offset, vote, bytes } => {
@@ -212,6 +211,21 @@ impl Core {
             };
             core.peers.outbox.send(from, &Message::Appended { id, answer });
         });
+    }
+
+    /// A leader no longer has what this boot lacks: it is over. Where this boot is promised to a later
+    /// leader, or to itself after it was cut off, the sender must learn that first, as from an append.
+    fn take_too_far_behind(&self, from: BootId, id: u64, vote: VoteRecord, purged: LogPosition) {
+        if let Some(held) = self.log.vote().filter(|held| vote.vote() < *held) {
+            let answer = Answer::HigherVote(VoteRecord::of(&held));
+            self.peers.outbox.send(from, &Message::Appended { id, answer });
+            return;
+        }
+        let last = self.log.last();
+        if last.is_none_or(|last| last.index < purged.index) {
+            let last = last.map(|last| last.index);
+            self.halt.raise(FatalReason::FellBehind { last, kept: Some(purged) });
+        }
     }
 
     /// A leader is there though what it sends is not all here yet: as good as a heartbeat.

@@ -14,6 +14,10 @@
 //! have nodes halt. What else it gains is not decided here: each node applies entries by itself,
 //! compares roots, and releases a share only by what it applied.
 
+// the kit of the integration tests names this crate from outside
+#[cfg(test)]
+extern crate self as casemate_replication;
+
 mod config;
 mod core;
 mod fatal;
@@ -32,6 +36,10 @@ mod time;
 mod types;
 mod view;
 mod wire;
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+mod tests;
 
 pub use crate::core::{Start, StartAt, StartError};
 pub use config::{Config, Timing};

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use casemate_ledger::EntryBody;
+use casemate_ledger::{Committed, EntryBody};
 use casemate_proto::{GenesisId, NodeName};
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -165,7 +165,9 @@ impl Machine {
         if self.handed == 0 && !is_genesis {
             return Err(FatalReason::NotGenesis);
         }
-        let committed = Box::new(payload.dangerous_commit());
+        // openraft applies what a majority holds, and this is where it applies
+        let (entry, attachment) = (payload.entry().clone(), payload.attachment().cloned());
+        let committed = Box::new(Committed::dangerous_assume(entry, attachment));
         let at = CommittedAt { log: LogPosition::of(id), membership: Arc::clone(&self.membership) };
         // a view carries this many roots: between two of them none is missed
         self.applied_within(RECENT_ROOTS.saturating_sub(1)).await?;

@@ -27,14 +27,18 @@ use tokio::time::Instant;
 
 use crate::log_store::LogStore;
 use crate::pieces::Outbox;
-use crate::types::{LogPosition, Member, NodeId, TypeConfig, Vote};
+use crate::types::{LogPosition, Member, NodeId, RaftEntry, TypeConfig, Vote, weight};
 use crate::view::AppliedView;
 use crate::wire::{Answer, Append, LogEntry, Message, VoteRecord, position};
 
 /// Most requests to one boot that wait for an answer.
 const MAX_WAITING: usize = 32;
-/// How long an append that is asked for again goes on waiting for the first.
+/// How long an append that is asked for again goes on waiting for the first, at least.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// And a second longer for each so many bytes of it.
+const SLOWEST_LINE: usize = 64 * 1024;
+/// How long before a follower is told again that it fell behind.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 type Failure = RPCError<NodeId, Member, RaftError<NodeId>>;
 
@@ -77,6 +81,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// When it came up or went down.
     pub(crate) since: Instant,
+    /// When something last came through it.
+    pub(crate) heard: Option<Instant>,
 }
 
 /// What all clients share.
@@ -142,7 +148,7 @@ impl Peers {
         // a node's former boots that are gone are of no use; what is kept is one for each node and
         // whatever is up
         links.retain(|other, link| *other == boot || link.up || link.node != node);
-        links.insert(boot, Link { node, up, since: Instant::now() });
+        links.insert(boot, Link { node, up, since: Instant::now(), heard: None });
         drop(links);
         if !up {
             locked(&self.waiting).open.retain(|_, waiting| waiting.of != boot);
@@ -151,6 +157,13 @@ impl Peers {
 
     pub(crate) fn link(&self, boot: &BootId) -> Option<Link> {
         locked(&self.links).get(boot).cloned()
+    }
+
+    /// Something came from a boot.
+    pub(crate) fn heard(&self, boot: &BootId) {
+        if let Some(link) = locked(&self.links).get_mut(boot) {
+            link.heard = Some(Instant::now());
+        }
     }
 
     pub(crate) fn is_up(&self, boot: &BootId) -> bool {
@@ -231,8 +244,15 @@ pub(crate) struct Client {
 /// An append that was sent and whose answer is still waited for.
 struct UnderWay {
     what: (VoteRecord, Option<LogPosition>, Option<LogPosition>),
-    since: Instant,
+    until: Instant,
     asked: Asked,
+}
+
+/// How long an append of these entries may be on its way.
+fn patience(entries: &[RaftEntry]) -> Duration {
+    let bytes = entries.iter().map(weight).fold(0, usize::saturating_add);
+    let seconds = u64::try_from(bytes / SLOWEST_LINE).unwrap_or(u64::MAX);
+    PATIENCE.saturating_add(Duration::from_secs(seconds))
 }
 
 fn unreachable(error: NoAnswer) -> Failure {
@@ -322,14 +342,16 @@ impl RaftNetwork<TypeConfig> for Client {
         let last = rpc.entries.last().map(|entry| LogPosition::of(&entry.log_id));
         let what = (VoteRecord::of(&rpc.vote), prev, last);
         let same = self.under_way.take().filter(|under_way| {
-            last.is_some() && under_way.what == what && under_way.since.elapsed() < PATIENCE
+            last.is_some() && under_way.what == what && Instant::now() < under_way.until
         });
         let fresh = match same {
             Some(under_way) => under_way,
             None => {
                 let append = self.append(&rpc);
                 let asked = self.peers.ask(self.to, |id| Message::Append { id, append });
-                UnderWay { what, since: Instant::now(), asked: asked.map_err(unreachable)? }
+                let until = Instant::now().checked_add(patience(&rpc.entries));
+                let until = until.unwrap_or_else(Instant::now);
+                UnderWay { what, until, asked: asked.map_err(unreachable)? }
             }
         };
         // kept in `self` while it is waited for: openraft drops this future when its time is over
@@ -378,16 +400,24 @@ impl RaftNetwork<TypeConfig> for Client {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
-        if let Some(purged) = self.peers.log.purged()
-            && self.peers.is_up(&self.to)
-        {
-            let purged = LogPosition::of(&purged);
-            let vote = VoteRecord::of(&vote);
-            self.peers.outbox.send(self.to, &Message::TooFarBehind { vote, purged });
-        }
+        let told = async {
+            if let Some(purged) = self.peers.log.purged().as_ref().map(LogPosition::of) {
+                let own = VoteRecord::of(&vote);
+                let message = |id| Message::TooFarBehind { id, vote: own, purged };
+                if let Ok(mut asked) = self.peers.ask(self.to, message)
+                    && let Ok(Reply::Appended(Answer::HigherVote(higher))) =
+                        (&mut asked.answer).await
+                    && let Some(higher) = self.promise(higher).filter(|higher| *higher > vote)
+                {
+                    return SnapshotResponse::new(higher);
+                }
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            () = tokio::time::sleep(PATIENCE) => {
+            higher = told => Ok(higher),
+            () = tokio::time::sleep(TELL_AGAIN) => {
                 Err(StreamingError::Unreachable(Unreachable::new(&NoAnswer::FellBehind)))
             }
         }

@@ -1,4 +1,4 @@
-//! What is longer than a message goes in pieces, one transfer at a time between two boots.
+//! What is long goes in pieces, one transfer at a time between two boots.
 //!
 //! The sender hands all pieces of a transfer to the channel one behind the other, and a channel keeps
 //! the order. So a receiver keeps one unfinished transfer for each peer and drops it when anything
@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use casemate_proto::BootId;
 
 use crate::Out;
-use crate::wire::{MAX_MESSAGE, MAX_PIECE, Message, VoteRecord};
+use crate::wire::{MAX_PIECE, Message, VoteRecord, WHOLE_UP_TO};
 
 /// Where messages to other boots leave.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Outbox {
     pub(crate) fn send(&self, to: BootId, message: &Message) -> bool {
         let bytes = message.encode();
         let mut transfer = self.transfer.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.len() <= MAX_MESSAGE {
+        if bytes.len() <= WHOLE_UP_TO {
             return self.put(to, bytes);
         }
         *transfer = transfer.saturating_add(1);

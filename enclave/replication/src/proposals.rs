@@ -26,8 +26,6 @@ const MAX_BYTES: usize = 24 * 1024 * 1024;
 const MIN_BYTES: usize = 2 * 1024;
 /// Boots whose share is kept.
 const MAX_PROPOSERS: usize = 64;
-/// How long a proposal waits for a leader before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the leader does not append a second admission of a boot.
 const ADMISSION_MEMORY: Duration = Duration::from_secs(5);
 
@@ -110,18 +108,8 @@ impl Proposals {
         self.queue(self.me, body, attachment)
     }
 
-    /// Takes what another boot forwarded. Only current boots have a say.
-    pub(crate) fn forwarded(
-        &self,
-        from: BootId,
-        is_current: bool,
-        body: EntryBody,
-        attachment: Option<Attachment>,
-    ) {
-        if !is_current {
-            tracing::debug!(%from, "a proposal of a boot that is not current is dropped");
-            return;
-        }
+    /// Takes what another boot forwarded to this leader.
+    pub(crate) fn forwarded(&self, from: BootId, body: EntryBody, attachment: Option<Attachment>) {
         if let Err(error) = self.queue(from, body, attachment) {
             tracing::warn!(%from, %error, "a forwarded proposal is refused");
         }
@@ -192,7 +180,8 @@ impl Core {
     /// Appends, forwards, or waits for a leader, up to its patience.
     async fn place(self: &Arc<Self>, proposal: Proposal) {
         let mut metrics = self.raft.metrics();
-        let until = proposal.since.checked_add(PATIENCE);
+        // a leader that is lost is replaced within two of the longest waits for an election, mostly
+        let patience = Duration::from_millis(self.config.timing.election_max.0).saturating_mul(3);
         loop {
             let leader = metrics.borrow_and_update().current_leader.map(|id| id.0);
             match leader {
@@ -210,7 +199,7 @@ impl Core {
                 }
                 Some(_) | None => {}
             }
-            if proposal.since.elapsed() >= PATIENCE {
+            if proposal.since.elapsed() >= patience {
                 tracing::debug!(kind = proposal.body.kind(), "no leader took a proposal");
                 return;
             }
@@ -219,7 +208,6 @@ impl Core {
                 () = self.halt.raised() => return,
                 _ = metrics.changed() => {}
                 () = pause => {}
-                () = until_instant(until) => {}
             }
         }
     }
@@ -257,25 +245,19 @@ impl Core {
         }
         let Some(former) = view.boots.get(node) else { return false };
         let gone_after = Duration::from_millis(self.config.gone_after.0);
-        let is_gone = if *former == self.me {
-            false
-        } else {
-            match self.peers.link(former) {
-                Some(link) => !link.up && link.since.elapsed() >= gone_after,
+        // a member that is there answers every heartbeat, whatever its channel looks like
+        let ten_beats = Duration::from_millis(self.config.timing.heartbeat.0).saturating_mul(10);
+        let silent_after = gone_after.saturating_add(ten_beats);
+        let is_gone = *former != self.me
+            && match self.peers.link(former) {
+                Some(link) if link.up => link.heard.unwrap_or(link.since).elapsed() >= silent_after,
+                Some(link) => link.since.elapsed() >= gone_after,
                 None => self.started.elapsed() >= gone_after,
-            }
-        };
+            };
         if !is_gone {
             tracing::info!(%node, "a new boot is not admitted: the current one is there");
             return false;
         }
         !self.proposals.is_being_admitted(boot)
-    }
-}
-
-async fn until_instant(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use casemate_ledger::{Attachment, Committed, Entry};
+use casemate_ledger::{Attachment, Entry};
 use casemate_proto::manifest::MAX_NODES;
 use casemate_proto::{BootId, NodeName};
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -102,10 +102,6 @@ impl Payload {
     /// About how many bytes it has on the wire.
     pub(crate) fn size(&self) -> usize {
         self.0.size
-    }
-    /// Says that it is committed. Called where openraft applies, and nowhere else.
-    pub(crate) fn dangerous_commit(&self) -> Committed {
-        Committed::dangerous_assume(self.0.entry.clone(), self.0.attachment.clone())
     }
 }
 

@@ -1,8 +1,7 @@
 //! What boots say to each other to replicate, and its caps.
 //!
-//! One message is strict CBOR of at most [`MAX_MESSAGE`] bytes, which is what a channel carries in one
-//! piece. What is longer, an entry with a policy beside it, goes as a run of pieces
-//! ([`crate::pieces`]). A decoded message is within its caps and well formed; whether its sender may
+//! One message is strict CBOR of at most [`MAX_MESSAGE`] bytes, which is what a channel carries. What is
+//! long, an entry with a policy beside it, goes as a run of pieces ([`crate::pieces`]). A decoded message is within its caps and well formed; whether its sender may
 //! say it is asked where it is taken.
 
 use casemate_ledger::entry::MAX_ENTRY;
@@ -23,12 +22,15 @@ use crate::types::{
 pub const MAX_MESSAGE: usize = 1024 * 1024;
 /// Most bytes of what is sent in pieces.
 pub(crate) const MAX_WHOLE: usize = 20 * 1024 * 1024;
-/// Most bytes of a piece; with its head it is still a message.
-pub(crate) const MAX_PIECE: usize = MAX_MESSAGE - 1024;
+/// What is longer than this goes in pieces, so that on a slow line nothing else waits for long behind
+/// it and the leader is heard while it is on its way.
+pub(crate) const WHOLE_UP_TO: usize = 256 * 1024;
+/// Most bytes of a piece.
+pub(crate) const MAX_PIECE: usize = 128 * 1024;
 /// Most entries of an append.
 pub(crate) const MAX_ENTRIES: usize = 512;
 /// Most bytes of entries that are put into one append, unless a single one is larger.
-pub(crate) const APPEND_BYTES: usize = MAX_MESSAGE - 16 * 1024;
+pub(crate) const APPEND_BYTES: usize = WHOLE_UP_TO - 16 * 1024;
 
 /// A message between two boots.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -79,12 +81,14 @@ pub(crate) enum Message {
         #[n(1)]
         attachment: Option<Attachment>,
     },
-    /// The leader no longer has what the receiver lacks.
+    /// The leader no longer has what the receiver lacks. Answered only by who is promised to another.
     #[n(5)]
     TooFarBehind {
         #[n(0)]
-        vote: VoteRecord,
+        id: u64,
         #[n(1)]
+        vote: VoteRecord,
+        #[n(2)]
         purged: LogPosition,
     },
     /// A piece of an encoded `Append` or `Propose`.
@@ -251,7 +255,7 @@ impl Message {
             Self::Voted { vote: held, last, .. } => {
                 sane("a vote beyond all terms", vote(held) && position(last))
             }
-            Self::TooFarBehind { vote: held, purged } => {
+            Self::TooFarBehind { vote: held, purged, .. } => {
                 sane("a vote beyond all terms", vote(held) && purged.is_sane())?;
                 sane("a leader that does not lead", held.leads)
             }

@@ -155,10 +155,12 @@ pub struct Weather {
     pub jitter: Duration,
     /// Of a thousand.
     pub lost: u64,
-    /// Of a thousand.
+    /// Of a thousand; a flipped bit ends its channel.
     pub flipped: u64,
     /// Whether messages of one pair may pass each other.
     pub reorders: bool,
+    /// What a line carries in a millisecond; as much as comes if `None`.
+    pub bytes_per_ms: Option<u64>,
 }
 
 impl Default for Weather {
@@ -169,6 +171,7 @@ impl Default for Weather {
             lost: 0,
             flipped: 0,
             reorders: false,
+            bytes_per_ms: None,
         }
     }
 }
@@ -211,7 +214,7 @@ impl Net {
         (net.sent, net.largest)
     }
 
-    pub fn send(&self, from: BootId, to: BootId, mut bytes: Vec<u8>) {
+    pub fn send(&self, from: BootId, to: BootId, bytes: Vec<u8>) {
         let mut net = self.0.lock().unwrap();
         net.sent += 1;
         net.largest = net.largest.max(bytes.len());
@@ -229,8 +232,10 @@ impl Net {
             return;
         }
         if dice() % 1_000 < weather.flipped {
-            let at = dice() as usize % bytes.len();
-            bytes[at] ^= 1 << (dice() % 8);
+            // a channel's seal is broken by it: the channel closes, and another is made
+            drop(net);
+            self.bounce(from, to);
+            return;
         }
         let jitter = weather.jitter.as_micros() as u64;
         let jitter = if jitter == 0 { 0 } else { dice() % jitter };
@@ -238,6 +243,10 @@ impl Net {
         if !weather.reorders {
             let last = net.last.entry((from, to)).or_insert(at);
             at = at.max(*last + Duration::from_micros(1));
+            if let Some(rate) = weather.bytes_per_ms {
+                // what is before it leaves the line first
+                at += Duration::from_micros(bytes.len() as u64 * 1_000 / rate);
+            }
             *last = at;
         }
         drop(net);
@@ -247,6 +256,24 @@ impl Net {
             let target = this.0.lock().unwrap().boots.get(&to).cloned();
             if let Some(target) = target {
                 target.receive(from, &bytes);
+            }
+        });
+    }
+
+    fn bounce(&self, a: BootId, b: BootId) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            for up in [false, true] {
+                let (names, boots) = {
+                    let net = this.0.lock().unwrap();
+                    (net.names.clone(), net.boots.clone())
+                };
+                for (own, other) in [(a, b), (b, a)] {
+                    if let Some(replication) = boots.get(&own) {
+                        replication.link(other, names[&other].clone(), up);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
     }
@@ -414,19 +441,22 @@ impl Cluster {
         let end = Instant::now() + Duration::from_secs(seconds);
         while !holds(self) {
             if Instant::now() > end {
-                for boot in &self.boots {
-                    eprintln!(
-                        "{}: size {} fatal {:?} {:?} members {:?}",
-                        boot.name,
-                        boot.size(),
-                        boot.fatal(),
-                        boot.replication.status(),
-                        boot.replication.members()
-                    );
-                }
+                self.print();
                 panic!("not within {seconds} s: {what}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn print(&self) {
+        for boot in &self.boots {
+            eprintln!(
+                "{}: size {} {:?} members {:?}",
+                boot.name,
+                boot.size(),
+                boot.replication.status(),
+                boot.replication.members().len()
+            );
         }
     }
 
@@ -453,10 +483,15 @@ impl Cluster {
             let _ = self.boots[from].replication.propose(EntryBody::Tick, None);
         }
         while at.iter().any(|i| self.boots[*i].size() < target) {
-            assert!(Instant::now() < end, "ticks were not applied");
-            if proposed.elapsed() > Duration::from_secs(3) {
+            if Instant::now() > end {
+                self.print();
+                panic!("ticks were not applied");
+            }
+            if proposed.elapsed() > Duration::from_secs(4) {
                 proposed = Instant::now();
-                let _ = self.boots[from].replication.propose(EntryBody::Tick, None);
+                for _ in self.boots[from].size()..target {
+                    let _ = self.boots[from].replication.propose(EntryBody::Tick, None);
+                }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
