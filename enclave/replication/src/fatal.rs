@@ -44,6 +44,12 @@ pub enum FatalReason {
         /// Where.
         index: u64,
     },
+    /// What is said to be committed is not in the log.
+    #[error("the entry at index {index} is said to be committed and is not in the log")]
+    UnknownCommit {
+        /// Where.
+        index: u64,
+    },
     /// Entries were to be forgotten that are not applied.
     #[error("the log was to be forgotten up to index {upto}, and is applied up to {applied:?}")]
     UnappliedPurge {

@@ -110,6 +110,17 @@ impl Log {
         Ok(())
     }
 
+    fn commit(&mut self, id: LogId) -> Result<(), FatalReason> {
+        if Some(id) <= self.committed {
+            return Ok(());
+        }
+        if self.id_at(id.index) != Some(id) {
+            return Err(FatalReason::UnknownCommit { index: id.index });
+        }
+        self.committed = Some(id);
+        Ok(())
+    }
+
     fn save_vote(&mut self, vote: Vote) -> Result<(), FatalReason> {
         if let Some(held) = self.vote
             && (vote < held)
@@ -163,14 +174,16 @@ impl LogStore {
     }
 
     /// Looks whether a leader's log differs from what is committed here. Gives the first index at
-    /// which it does. What is forgotten is not looked at.
+    /// which it does. Of what is forgotten only the order is
+    /// known.
     pub(crate) fn fork<'i>(&self, theirs: impl IntoIterator<Item = &'i LogId>) -> Option<u64> {
         let log = self.lock();
-        let committed = log.committed.max(log.applied)?.index;
+        let committed = log.committed.max(log.applied)?;
         theirs
             .into_iter()
-            .take_while(|id| id.index <= committed)
-            .find(|id| log.id_at(id.index).is_some_and(|ours| ours != **id))
+            .take_while(|id| id.index <= committed.index)
+            // what is forgotten was at least not of a later leader than what came after it
+            .find(|id| **id > committed || log.id_at(id.index).is_some_and(|ours| ours != **id))
             .map(|id| id.index)
     }
 
@@ -266,9 +279,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let mut log = self.lock();
-        log.committed = log.committed.max(committed);
-        Ok(())
+        let result = committed.map_or(Ok(()), |id| self.lock().commit(id));
+        result.map_err(|reason| self.halted(reason))
     }
 
     async fn append<I>(

@@ -1,8 +1,9 @@
 //! Membership: whoever leads makes the voters what the ledger calls current.
 //!
 //! Once a second: a current boot that is not a member becomes a learner; when it has caught up, one
-//! change makes exactly the current boots voters, and whoever is none is kept on as nothing. The ledger
-//! decides who is current, so it does not matter which leader finishes what another began.
+//! change puts it in its node's former boot's place, which is kept on as nothing. A boot that does not
+//! catch up keeps no other out. The ledger decides who is current, so it does not matter which
+//! leader finishes what another began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,37 +33,50 @@ enum Step {
     Drop(BTreeSet<NodeId>),
     /// A current boot becomes a learner.
     Learn(NodeId, Member),
-    /// The current boots become the voters.
+    /// These become the voters, and whoever was one and is not goes.
     Swap(BTreeSet<NodeId>),
 }
 
 fn next_step(metrics: &RaftMetrics<NodeId, Member>, current: &BTreeMap<NodeName, BootId>) -> Step {
     let membership = metrics.membership_config.membership();
-    let wanted: BTreeSet<NodeId> = current.values().copied().map(NodeId).collect();
     let members: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
-    let configs = membership.get_joint_config();
+    let voters = match membership.get_joint_config().as_slice() {
+        [voters] => voters,
+        // a change that was left half-way is finished first
+        [_, last] => return Step::Swap(last.clone()),
+        _ => return Step::Wait,
+    };
     if let Some((node, boot)) = current.iter().find(|(_, boot)| !members.contains(&NodeId(**boot)))
     {
-        // a change of voters that another leader left half-way is finished first
-        if let [_, last] = configs.as_slice() {
-            return Step::Swap(last.clone());
-        }
         return Step::Learn(NodeId(*boot), Member(Some(node.clone())));
     }
-    if configs.as_slice() != std::slice::from_ref(&wanted) {
-        let last = metrics.last_log_index.unwrap_or(0);
-        let is_near = |id: &NodeId| {
-            membership.voter_ids().any(|voter| voter == *id)
-                || metrics
-                    .replication
-                    .as_ref()
-                    .and_then(|all| all.get(id).copied().flatten())
-                    .is_some_and(|matched| matched.index.saturating_add(NEAR) >= last)
-        };
-        return if wanted.iter().all(is_near) { Step::Swap(wanted) } else { Step::Wait };
+    let last = metrics.last_log_index.unwrap_or(0);
+    let is_near = |id: &NodeId| {
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+        matched.is_some_and(|matched| matched.index.saturating_add(NEAR) >= last)
+    };
+    let voter_of = |node: &NodeName| {
+        let of = |id: &&NodeId| membership.get_node(id).is_some_and(|m| m.0.as_ref() == Some(node));
+        voters.iter().find(of).copied()
+    };
+    let next: BTreeSet<NodeId> = current
+        .iter()
+        .filter_map(|(node, boot)| {
+            let boot = NodeId(*boot);
+            if voters.contains(&boot) || is_near(&boot) { Some(boot) } else { voter_of(node) }
+        })
+        .collect();
+    if next != *voters {
+        return Step::Swap(next);
     }
-    let stale: BTreeSet<NodeId> = members.difference(&wanted).copied().collect();
-    if stale.is_empty() { Step::Done } else { Step::Drop(stale) }
+    let current: BTreeSet<NodeId> = current.values().copied().map(NodeId).collect();
+    let stale = members.iter().filter(|id| !current.contains(id) && !voters.contains(id));
+    let stale: BTreeSet<NodeId> = stale.copied().collect();
+    match (stale.is_empty(), next == current) {
+        (false, _) => Step::Drop(stale),
+        (true, true) => Step::Done,
+        (true, false) => Step::Wait,
+    }
 }
 
 impl Core {
@@ -109,7 +123,7 @@ impl Core {
                     self.raft.add_learner(id, member, false).await
                 }
                 Step::Swap(wanted) => {
-                    tracing::info!(?wanted, "the current boots become the voters");
+                    tracing::info!(?wanted, "the voters change");
                     self.raft
                         .change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)
                         .await
@@ -128,5 +142,85 @@ impl Core {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use openraft::LeaderId;
+
+    use super::*;
+    use crate::types::{LogId, Membership, StoredMembership};
+
+    const LAST: u64 = 1_000;
+
+    fn id(n: u8) -> NodeId {
+        NodeId(BootId::new([n; 32]))
+    }
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).unwrap()
+    }
+
+    fn set(ids: &[u8]) -> BTreeSet<NodeId> {
+        ids.iter().map(|n| id(*n)).collect()
+    }
+
+    /// The step with these sets of voters, these members with their nodes, these learners at those
+    /// indices, and these current boots of a, b and c.
+    fn step(voters: &[&[u8]], members: &[(u8, &str)], at: &[(u8, u64)], current: [u8; 3]) -> Step {
+        let members: BTreeMap<NodeId, Member> =
+            members.iter().map(|(n, node)| (id(*n), Member(Some(name(node))))).collect();
+        let membership = Membership::new(voters.iter().map(|ids| set(ids)).collect(), members);
+        let log_id = |index| LogId::new(LeaderId::new(1, id(1)), index);
+        let mut metrics = RaftMetrics::new_initial(id(1));
+        metrics.last_log_index = Some(LAST);
+        metrics.membership_config = Arc::new(StoredMembership::new(Some(log_id(1)), membership));
+        metrics.replication =
+            Some(at.iter().map(|(n, index)| (id(*n), Some(log_id(*index)))).collect());
+        let current = ["a", "b", "c"].map(name).into_iter().zip(current.map(|n| id(n).0)).collect();
+        next_step(&metrics, &current)
+    }
+
+    const ABC: [(u8, &str); 3] = [(1, "a"), (2, "b"), (3, "c")];
+
+    #[test]
+    fn nothing_is_done_where_the_voters_are_current() {
+        assert_eq!(step(&[&[1, 2, 3]], &ABC, &[], [1, 2, 3]), Step::Done);
+    }
+
+    #[test]
+    fn a_current_boot_learns_is_waited_for_and_takes_its_nodes_place() {
+        let learn = Step::Learn(id(4), Member(Some(name("b"))));
+        assert_eq!(step(&[&[1, 2, 3]], &ABC, &[], [1, 4, 3]), learn);
+        let members = [ABC.as_slice(), &[(4, "b")]].concat();
+        assert_eq!(step(&[&[1, 2, 3]], &members, &[], [1, 4, 3]), Step::Wait);
+        assert_eq!(step(&[&[1, 2, 3]], &members, &[(4, 100)], [1, 4, 3]), Step::Wait);
+        let swap = Step::Swap(set(&[1, 4, 3]));
+        assert_eq!(step(&[&[1, 2, 3]], &members, &[(4, LAST - 100)], [1, 4, 3]), swap);
+    }
+
+    #[test]
+    fn a_boot_that_does_not_catch_up_keeps_no_other_out() {
+        let members = [ABC.as_slice(), &[(4, "b"), (5, "c")]].concat();
+        let swap = Step::Swap(set(&[1, 2, 5]));
+        assert_eq!(step(&[&[1, 2, 3]], &members, &[(4, 0), (5, LAST)], [1, 4, 5]), swap);
+        let members = [(1, "a"), (2, "b"), (5, "c"), (4, "b")];
+        assert_eq!(step(&[&[1, 2, 5]], &members, &[(4, 0)], [1, 4, 5]), Step::Wait);
+    }
+
+    #[test]
+    fn a_change_that_was_left_half_way_is_finished_first() {
+        let members = [ABC.as_slice(), &[(4, "b")]].concat();
+        let swap = Step::Swap(set(&[1, 4, 3]));
+        assert_eq!(step(&[&[1, 2, 3], &[1, 4, 3]], &members, &[], [1, 6, 3]), swap);
+    }
+
+    #[test]
+    fn a_listener_that_was_retired_before_it_voted_goes() {
+        let members = [ABC.as_slice(), &[(4, "b"), (5, "b")]].concat();
+        assert_eq!(step(&[&[1, 2, 3]], &members, &[], [1, 5, 3]), Step::Drop(set(&[4])));
     }
 }

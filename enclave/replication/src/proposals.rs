@@ -52,7 +52,8 @@ pub enum ProposalRefused {
     Stopped,
 }
 
-/// Checks what can be checked of a proposal without any state.
+/// Checks what can be checked of a proposal at once. Whether an attachment is what the entry names
+/// takes a while and is looked at by the leader before it appends.
 fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, ProposalRefused> {
     if matches!(body, EntryBody::Genesis { .. }) {
         return Err(ProposalRefused::Genesis);
@@ -63,7 +64,7 @@ fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, Pro
     if size > MAX_ENTRY {
         return Err(ProposalRefused::TooLarge { size });
     }
-    body.check_attachment(attachment)?;
+    body.expects(attachment)?;
     let beside = match attachment {
         None => 0,
         Some(Attachment::Genesis(bytes) | Attachment::Policy(bytes)) => bytes.len(),
@@ -219,6 +220,23 @@ impl Core {
             return;
         }
         let Proposal { body, attachment, _room, .. } = proposal;
+        let (body, attachment) = match attachment {
+            None => (body, None),
+            Some(attachment) => {
+                // a large policy is read for some tenths of a second
+                let checked = self.runtime.spawn_blocking(move || {
+                    body.check_attachment(Some(&attachment)).map(|()| (body, attachment))
+                });
+                match checked.await {
+                    Ok(Ok((body, attachment))) => (body, Some(attachment)),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "a proposal is refused");
+                        return;
+                    }
+                    Err(_) => return,
+                }
+            }
+        };
         let entry = Entry { at: self.clock.now(), body };
         let core = Arc::clone(self);
         match self.raft.client_write_ff(Payload::new(entry, attachment)).await {

@@ -291,6 +291,11 @@ impl Append {
             return fail("too many entries");
         }
         let leader = (self.vote.term, self.vote.boot);
+        let is_later =
+            |at: &Option<LogPosition>| at.is_some_and(|at| (at.term, at.leader) > leader);
+        if is_later(&self.prev) || is_later(&self.commit) {
+            return fail("an entry of a later leader");
+        }
         let mut before = self.prev;
         for entry in &self.entries {
             let wanted = before.map_or(0, |at| at.index.saturating_add(1));

@@ -224,7 +224,15 @@ async fn what_can_be_no_entry_is_refused_before_it_is_one() {
         let policy = casemate_proto::Hash32::new([1; 32]);
         cluster.world.change(&state.state, kit::START, Change::SetPolicy { policy })
     };
-    assert!(matches!(replication.propose(missing, None), Err(ProposalRefused::Attachment(_))));
+    assert!(matches!(
+        replication.propose(missing.clone(), None),
+        Err(ProposalRefused::Attachment(_))
+    ));
+    // another policy than the change names: the leader looks, and appends nothing
+    let size = cluster.boots[0].size();
+    assert_eq!(replication.propose(missing, Some(Attachment::Policy(vec![0xa0]))), Ok(()));
+    pause(2_000).await;
+    assert_eq!(cluster.boots[0].size(), size);
     let (record, _) = cluster.world.boot(0, &cluster.world.birth_scope(), kit::START);
     let record = casemate_proto::manifest::BootRecord { evidence: vec![0; 60_000], ..record };
     assert!(matches!(

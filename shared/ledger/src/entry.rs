@@ -207,44 +207,60 @@ pub enum AttachmentError {
 }
 
 impl EntryBody {
-    /// Checks that exactly what belongs beside this entry is there, within its cap and of the hash
-    /// that the entry names. An entry without it would only be denied; replication asks before it
-    /// lets one in.
+    /// Checks that what belongs beside this entry is there, of the right kind and within its cap, and
+    /// nothing else. What it says is not looked at.
     ///
     /// # Errors
     /// Saying what is wrong.
-    pub fn check_attachment(&self, attachment: Option<&Attachment>) -> Result<(), AttachmentError> {
-        use casemate_proto::governance::{Change, MAX_POLICY};
-        use casemate_proto::manifest::{GenesisRecord, MAX_GENESIS};
+    pub fn expects(&self, attachment: Option<&Attachment>) -> Result<(), AttachmentError> {
         let kind = self.kind();
-        let within = |size: usize, max: usize| {
-            if size > max { Err(AttachmentError::TooLarge { kind, size, max }) } else { Ok(()) }
-        };
-        let wanted_policy = match self {
-            Self::Governance(signed) => match signed.envelope.change {
-                Change::SetPolicy { policy } => Some(policy),
-                _ => None,
-            },
-            _ => None,
-        };
-        let same = match (self, wanted_policy, attachment) {
-            (Self::Genesis { id }, _, Some(Attachment::Genesis(bytes))) => {
-                within(bytes.len(), MAX_GENESIS)?;
-                casemate_proto::cbor::decode::<GenesisRecord>(bytes, MAX_GENESIS)
-                    .is_ok_and(|record| record.id() == *id)
+        let (size, max) = match (self, self.policy(), attachment) {
+            (Self::Genesis { .. }, _, Some(Attachment::Genesis(bytes))) => {
+                (bytes.len(), casemate_proto::manifest::MAX_GENESIS)
             }
-            (_, Some(policy), Some(Attachment::Policy(bytes))) => {
-                within(bytes.len(), MAX_POLICY)?;
-                casemate_policy::Policy::from_canonical(bytes)
-                    .is_ok_and(|named| named.policy_hash() == policy)
+            (_, Some(_), Some(Attachment::Policy(bytes))) => {
+                (bytes.len(), casemate_proto::governance::MAX_POLICY)
             }
             (Self::Genesis { .. }, ..) | (_, Some(_), _) => {
                 return Err(AttachmentError::Missing { kind });
             }
             (_, None, Some(_)) => return Err(AttachmentError::Unwanted { kind }),
-            (_, None, None) => true,
+            (_, None, None) => return Ok(()),
         };
-        if same { Ok(()) } else { Err(AttachmentError::Mismatch { kind }) }
+        if size > max { Err(AttachmentError::TooLarge { kind, size, max }) } else { Ok(()) }
+    }
+
+    /// Checks that exactly what belongs beside this entry is there, and is what the entry names by
+    /// its hash. An entry without it would only be denied; replication asks before it lets one in.
+    ///
+    /// # Errors
+    /// Saying what is wrong.
+    pub fn check_attachment(&self, attachment: Option<&Attachment>) -> Result<(), AttachmentError> {
+        self.expects(attachment)?;
+        let same = match (self, self.policy(), attachment) {
+            (Self::Genesis { id }, _, Some(Attachment::Genesis(bytes))) => {
+                let max = casemate_proto::manifest::MAX_GENESIS;
+                casemate_proto::cbor::decode::<casemate_proto::manifest::GenesisRecord>(bytes, max)
+                    .is_ok_and(|record| record.id() == *id)
+            }
+            (_, Some(policy), Some(Attachment::Policy(bytes))) => {
+                casemate_policy::Policy::from_canonical(bytes)
+                    .is_ok_and(|named| named.policy_hash() == policy)
+            }
+            _ => true,
+        };
+        if same { Ok(()) } else { Err(AttachmentError::Mismatch { kind: self.kind() }) }
+    }
+
+    /// The policy that must travel beside this entry.
+    fn policy(&self) -> Option<Hash32> {
+        match self {
+            Self::Governance(signed) => match signed.envelope.change {
+                casemate_proto::governance::Change::SetPolicy { policy } => Some(policy),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

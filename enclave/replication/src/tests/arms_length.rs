@@ -394,3 +394,22 @@ async fn i7_a_committed_membership_with_a_stranger_halts() {
     let reason = MembershipFault::Stranger { boot: boot(7) };
     assert_eq!(bench.halt.reason(), Some(FatalReason::ForeignMembership { index: 0, reason }));
 }
+
+#[tokio::test]
+async fn i7_a_commit_that_names_another_entry_than_the_logs_halts() {
+    for unknown in [id(2, 3), id(1, 9)] {
+        let (mut log, halt) = five().await;
+        assert!(log.save_committed(Some(unknown)).await.is_err());
+        let index = unknown.index;
+        assert_eq!(halt.reason(), Some(FatalReason::UnknownCommit { index }));
+    }
+}
+
+#[tokio::test]
+async fn i7_a_later_leaders_entry_below_what_is_forgotten_is_a_fork() {
+    let (mut log, _) = five().await;
+    log.note_applied(id(1, 4));
+    log.purge(id(1, 3)).await.unwrap();
+    assert_eq!(log.fork(&[id(1, 1)]), None);
+    assert_eq!(log.fork(&[id(2, 1)]), Some(1));
+}

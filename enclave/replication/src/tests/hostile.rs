@@ -108,6 +108,18 @@ fn an_append_whose_entries_go_back_in_term_or_are_later_than_their_leader_is_ref
 }
 
 #[test]
+fn an_append_that_builds_on_or_commits_a_later_leaders_entry_is_refused() {
+    for later in [at(4, boot(1), 9), at(3, boot(2), 9)] {
+        let mut append = append_of(boot(1), 3);
+        append.prev = Some(later);
+        assert!(refused(append));
+        let mut append = append_of(boot(1), 3);
+        append.commit = Some(later);
+        assert!(refused(append));
+    }
+}
+
+#[test]
 fn an_entry_beyond_its_caps_is_refused() {
     let body = EntryBody::Signed {
         credential: casemate_proto::PublicKey::new(
@@ -209,6 +221,39 @@ async fn i7_an_append_or_a_vote_in_anothers_name_is_dropped() {
     assert_eq!(cluster.boots[follower].replication.status().term, term);
     assert!(cluster.boots[leader].leads());
     unshaken(&cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_a_retired_boot_is_not_heard_whatever_it_says() {
+    let (cluster, leader, gone) = led().await;
+    let retired = cluster.boots[gone].id;
+    cluster.net.remove(retired);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let now = casemate_replication::ReadClock::now(&*cluster.boots[leader].clock);
+    let scope = Hash32::new(*cluster.genesis.id().as_bytes());
+    let (record, _) = cluster.world.boot(gone, &scope, now);
+    let rest = cluster.others(gone);
+    let size = cluster.boots[leader].size() + 1;
+    cluster.boots[leader].replication.propose(EntryBody::Admit(record), None).unwrap();
+    cluster.until("it is retired", |c| rest.iter().all(|i| c.boots[*i].size() == size)).await;
+    let term = cluster.boots[leader].replication.status().term;
+    for message in [
+        Message::Append { id: 0, append: append_of(retired, term + 1) },
+        Message::TooFarBehind {
+            id: 0,
+            vote: VoteRecord { term: term + 1, boot: retired, leads: true },
+            purged: at(term, retired, 1_000),
+        },
+    ] {
+        for at in &rest {
+            cluster.boots[*at].replication.receive(retired, &message.encode());
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for at in &rest {
+        assert_eq!(cluster.boots[*at].replication.status().term, term);
+        assert_eq!(cluster.boots[*at].fatal(), None);
+    }
 }
 
 #[tokio::test(start_paused = true)]
