@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
@@ -27,6 +28,11 @@ use crate::platform::Platform;
 pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
 /// Most words that the parent was given and did not read; a parent that is further behind is cut off.
 const MAX_TICKETS: usize = 8_192;
+
+/// How often a boot says on a link that it is there.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// How long a peer may say nothing on a link that is up before it counts as gone.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// Where this boot stands.
 enum Phase {
@@ -58,6 +64,7 @@ impl Common {
 pub(crate) struct Links {
     links: BTreeMap<u64, Link>,
     newest: BTreeMap<BootId, u64>,
+    said_alive: Option<Instant>,
 }
 
 impl Links {
@@ -94,6 +101,19 @@ impl Links {
         self.links.retain(|_, link| keep(link));
         let links = &self.links;
         self.newest.retain(|_, number| links.contains_key(number));
+    }
+    /// Says on every link that this boot is there, once a second, and gives up those that say
+    /// nothing: a peer that is paused counts as gone, and is dialled again. Those given up.
+    fn keep_alive(&mut self) -> Vec<u64> {
+        let now = Instant::now();
+        if self.said_alive.is_none_or(|at| now.duration_since(at) >= ALIVE_EVERY) {
+            self.said_alive = Some(now);
+            for link in self.links.values() {
+                link.send(envelope::seal(Kind::Alive, &[]));
+            }
+        }
+        let silent = self.links.values().filter(|link| now.duration_since(link.heard) > SILENT);
+        silent.map(|link| link.number).collect()
     }
     /// Sends to a boot, if its link is up and keeps up.
     pub(crate) fn send(&self, to: &BootId, kind: Kind, message: &[u8]) -> bool {
@@ -171,7 +191,7 @@ impl Core {
                 tracing::error!(%reason, "halted");
                 self.tell(FromEnclave::Halted { reason: reason.clone() });
                 // the last word gets a moment to go out
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 return reason;
             }
         }
@@ -328,15 +348,7 @@ impl Core {
                     Phase::Member(member) => member.link_up(&link).await,
                 }
             }
-            FromLink::Down { link } => {
-                if let Some((node, boot)) = self.common.links.remove(link) {
-                    match &mut self.phase {
-                        Phase::Member(member) => member.link_down(&node, boot).await,
-                        Phase::Joining(joining) => joining.link_down(&node),
-                        Phase::Waiting | Phase::Birth(_) => {}
-                    }
-                }
-            }
+            FromLink::Down { link } => self.link_down(link).await,
             FromLink::Said { link, message } => {
                 let Some(link) = self.common.links.heard(link) else { return Ok(()) };
                 let Some((kind, message)) = envelope::open(&message) else {
@@ -360,6 +372,15 @@ impl Core {
             }
         }
         self.advance().await
+    }
+
+    async fn link_down(&mut self, number: u64) {
+        let Some((node, boot)) = self.common.links.remove(number) else { return };
+        match &mut self.phase {
+            Phase::Member(member) => member.link_down(&node, boot).await,
+            Phase::Joining(joining) => joining.link_down(&node),
+            Phase::Waiting | Phase::Birth(_) => {}
+        }
     }
 
     /// Goes on to the next phase where this one has come to its end.
@@ -426,6 +447,10 @@ impl Core {
     }
 
     async fn tick(&mut self) -> Result<(), String> {
+        for silent in self.common.links.keep_alive() {
+            tracing::info!(link = silent, "the peer says nothing");
+            self.link_down(silent).await;
+        }
         match &mut self.phase {
             Phase::Waiting => {}
             Phase::Birth(birth) => birth.tick(&self.common),

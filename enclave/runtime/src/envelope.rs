@@ -11,7 +11,11 @@ pub(crate) enum Kind {
     Raft,
     /// The node's.
     Node,
+    /// Nobody's: the sender is there.
+    Alive,
 }
+
+const KINDS: [Kind; 5] = [Kind::Genesis, Kind::Join, Kind::Raft, Kind::Node, Kind::Alive];
 
 impl Kind {
     const fn byte(self) -> u8 {
@@ -20,6 +24,7 @@ impl Kind {
             Self::Join => 2,
             Self::Raft => 3,
             Self::Node => 4,
+            Self::Alive => 5,
         }
     }
 }
@@ -33,9 +38,7 @@ pub(crate) fn seal(kind: Kind, message: &[u8]) -> Vec<u8> {
 
 pub(crate) fn open(bytes: &[u8]) -> Option<(Kind, &[u8])> {
     let (first, message) = bytes.split_first()?;
-    let kind = [Kind::Genesis, Kind::Join, Kind::Raft, Kind::Node]
-        .into_iter()
-        .find(|kind| kind.byte() == *first)?;
+    let kind = KINDS.into_iter().find(|kind| kind.byte() == *first)?;
     Some((kind, message))
 }
 
@@ -45,7 +48,7 @@ mod tests {
 
     #[test]
     fn envelopes_open_to_what_was_sealed_and_unknown_kinds_to_nothing() {
-        for kind in [Kind::Genesis, Kind::Join, Kind::Raft, Kind::Node] {
+        for kind in KINDS {
             assert_eq!(open(&seal(kind, b"x")), Some((kind, b"x".as_slice())));
         }
         assert_eq!(open(&[]), None);

@@ -27,9 +27,6 @@ use crate::thread::{FromNode, NodeHandle};
 const MAX_ATTESTING: usize = 4;
 /// Most admissions whose handover is still to come.
 const MAX_ADMITTED: usize = 32;
-/// How long a boot whose link is up may say nothing before it counts as gone: leaders and followers
-/// exchange heartbeats several times a second.
-const SILENT: Duration = Duration::from_secs(5);
 /// How long a link under the manifest's hash stays up beside a member.
 const BIRTH_LINK: Duration = Duration::from_millis(500);
 /// Most words of replication that wait for the core.
@@ -306,6 +303,7 @@ impl Member {
                 }
             }
             _ if !member_scope => {}
+            Kind::Alive => {}
             Kind::Raft => self.replication.receive(boot, message),
             Kind::Node => {
                 let current = self.node.applied.borrow().boots.get(node) == Some(&boot);
@@ -322,10 +320,9 @@ impl Member {
         let (node, boot) = (link.peer.node(), link.peer.boot());
         let now = common.platform.clock.now();
         let current = self.node.applied.borrow().boots.get(node).copied();
-        let reached = current.is_some_and(|current| {
-            current != boot
-                && common.links.to(&current).is_some_and(|link| link.heard.elapsed() < SILENT)
-        });
+        // a link on which nothing comes is given up after a while
+        let reached =
+            current.is_some_and(|current| current != boot && common.links.to(&current).is_some());
         match self.handovers.receive((node, boot), (current, reached), message, now) {
             Ok(action) => {
                 for reply in action.send {
