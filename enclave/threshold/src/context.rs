@@ -541,6 +541,9 @@ mod tests {
             edit(|s| s.purpose = Purpose::Ed25519Keygen { key: key("hot", 3) }),
             edit(|s| s.purpose = Purpose::Ed25519Test { key: key("hot", 3) }),
             edit(|s| s.purpose = Purpose::Ed25519Refresh { key: key("hot", 3) }),
+            edit(|s| s.purpose = Purpose::Bip340Keygen { key: key("hot", 3) }),
+            edit(|s| s.purpose = Purpose::Bip340Test { key: key("hot", 3) }),
+            edit(|s| s.purpose = Purpose::Bip340Refresh { key: key("hot", 3) }),
         ];
         let distinct: BTreeSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), ids.len());
@@ -554,6 +557,8 @@ mod tests {
             (1, Purpose::EcdsaKeygen { key: key("k", 0) }),
             (1, Purpose::Ed25519Keygen { key: key("k", 0) }),
             (4, Purpose::Ed25519Keygen { key: key("k", 0) }),
+            (1, Purpose::Bip340Keygen { key: key("k", 0) }),
+            (4, Purpose::Bip340Keygen { key: key("k", 0) }),
             (1, Purpose::Triples),
         ] {
             let spec = RunSpec { purpose, participants: participants(3), threshold: t, ..sign() };
@@ -582,6 +587,42 @@ mod tests {
                     RunContext::new(spec),
                     Err(Misuse::NotExactlyThreshold { threshold: 2, participants: usize::from(n) })
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_purpose_is_of_one_scheme_and_has_a_name_of_its_own() {
+        let (key, lost) = (key("k", 0), PartyId::new(0).unwrap());
+        let (path, subject) = (DerivationPath::root(), Hash32::new([1; 32]));
+        let triples = TriplePairId(Hash32::new([3; 32]));
+        let all = [
+            (None, Purpose::EcdsaKeygen { key: key.clone() }),
+            (None, Purpose::EcdsaTest { key: key.clone(), triples }),
+            (None, Purpose::Triples),
+            (Some(Scheme::Ed25519), Purpose::Ed25519Keygen { key: key.clone() }),
+            (Some(Scheme::Ed25519), Purpose::Ed25519Refresh { key: key.clone() }),
+            (Some(Scheme::Ed25519), Purpose::Ed25519Repair { key: key.clone(), lost }),
+            (
+                Some(Scheme::Ed25519),
+                Purpose::Ed25519Sign { key: key.clone(), path: path.clone(), subject },
+            ),
+            (Some(Scheme::Ed25519), Purpose::Ed25519Test { key: key.clone() }),
+            (Some(Scheme::Bip340Secp256k1), Purpose::Bip340Keygen { key: key.clone() }),
+            (Some(Scheme::Bip340Secp256k1), Purpose::Bip340Refresh { key: key.clone() }),
+            (Some(Scheme::Bip340Secp256k1), Purpose::Bip340Repair { key: key.clone(), lost }),
+            (
+                Some(Scheme::Bip340Secp256k1),
+                Purpose::Bip340Sign { key: key.clone(), path, subject },
+            ),
+            (Some(Scheme::Bip340Secp256k1), Purpose::Bip340Test { key }),
+        ];
+        let mut names = BTreeSet::new();
+        for (scheme, purpose) in &all {
+            assert!(names.insert(purpose.name()), "{}", purpose.name());
+            for asked in Scheme::ALL {
+                let is_its = purpose.task(asked).is_some();
+                assert_eq!(is_its, Some(asked) == *scheme, "{} {asked:?}", purpose.name());
             }
         }
     }

@@ -367,3 +367,13 @@ fn i1_no_bip340_share_is_printed() {
     let text = format!("{:?}", live[&party(0)]);
     assert!(text.contains("share: \"<redacted>\""), "{text}");
 }
+
+#[test]
+fn sixteen_parties_fit_every_lane() {
+    let mut world = World::new(16, 15, 14);
+    let mut keys = world.bip340_live("btc");
+    keys.remove(&party(3)).unwrap();
+    let (holders, runs) = world.frost_repair_runs(&keys, 3);
+    let pending = common::run_all(runs, 14);
+    assert_eq!(pending.len(), holders.len());
+}

@@ -3,9 +3,9 @@
 
 use casemate_proto::{BootId, GenesisId, Hash32, Incarnation, KeyName, UnixMillis, cbor};
 use casemate_threshold::{
-    EcdsaKeygenRun, Ed25519KeygenRun, KeyEpoch, KeyRef, Participant, Participants, PartyId,
-    Purpose, Run, RunContext, RunMessage, RunRegistry, RunSpec, TripleRun, message::VERSION,
-    peek_run,
+    Bip340KeygenRun, EcdsaKeygenRun, Ed25519KeygenRun, KeyEpoch, KeyRef, Participant, Participants,
+    PartyId, Purpose, Run, RunContext, RunMessage, RunRegistry, RunSpec, TripleRun,
+    message::VERSION, peek_run,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -25,10 +25,11 @@ pub fn run_message(data: &[u8]) {
     let Some((&kind, rest)) = data.split_first() else { return };
     let key = KeyName::new("k").map(|name| KeyRef { name, epoch: KeyEpoch(0) });
     let Ok(key) = key else { return };
-    let purpose = match kind % 3 {
+    let purpose = match kind % 4 {
         0 => Purpose::EcdsaKeygen { key },
         1 => Purpose::Ed25519Keygen { key },
-        _ => Purpose::Triples,
+        2 => Purpose::Triples,
+        _ => Purpose::Bip340Keygen { key },
     };
     let Some((context, me, from)) = two_parties(purpose) else { return };
     let Ok(claim) = RunRegistry::new(me.party, me.boot).claim(context.clone(), NOW) else { return };
@@ -40,6 +41,11 @@ pub fn run_message(data: &[u8]) {
         Purpose::Ed25519Keygen { .. } => {
             let mut rng = ChaCha20Rng::seed_from_u64(1);
             let run = Ed25519KeygenRun::generate(claim, [1; 32], &mut rng).ok();
+            feed(run, from.party, data, &addressed);
+        }
+        Purpose::Bip340Keygen { .. } => {
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            let run = Bip340KeygenRun::generate(claim, [1; 32], &mut rng).ok();
             feed(run, from.party, data, &addressed);
         }
         _ => feed(TripleRun::new(claim).ok(), from.party, data, &addressed),
