@@ -374,12 +374,7 @@ impl Node {
     }
 
     /// A peer leads a log signature with this node in it.
-    pub(crate) fn join_log_signature(
-        &mut self,
-        from: &NodeName,
-        start: StartLog,
-        now: UnixMillis,
-    ) {
+    pub(crate) fn join_log_signature(&mut self, from: &NodeName, start: StartLog, now: UnixMillis) {
         let named = |name: &NodeName| start.participants.contains(name);
         if !named(from) || !named(self.roster.me()) {
             return;

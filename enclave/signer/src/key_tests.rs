@@ -147,8 +147,7 @@ impl Node {
             start.triples.and_then(|id| self.triples.take(&set, &TriplePairId(id)));
         let purpose = test_purpose(scheme, key, pair.as_ref())?;
         // no entry causes it: the boot that leads keeps its numbers apart from the others'
-        let by =
-            tagged_hash("casemate/key-test-by/v1", &[boot.as_bytes(), transcript.as_bytes()]);
+        let by = tagged_hash("casemate/key-test-by/v1", &[boot.as_bytes(), transcript.as_bytes()]);
         let spec = self.key_spec(purpose, set, start.size, by, start.number);
         let deadline = now.saturating_add(self.config.keygen_timeout);
         let role = Role::Test { name: name.clone(), transcript, leader: leader.clone() };

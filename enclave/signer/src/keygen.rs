@@ -21,10 +21,8 @@ use casemate_ledger::entry::KeyLive;
 use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, KeyName, Millis, NodeName, Scheme, UnixMillis};
-use casemate_threshold::{
-    KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunSpec,
-};
 use casemate_threshold::context::Purpose;
+use casemate_threshold::{KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunSpec};
 
 use crate::bounded::PerPeer;
 use crate::node::Node;
@@ -326,10 +324,9 @@ impl Node {
         // a new key's shares are all of epoch 0, and differ by their transcripts
         let fits = match task {
             Task::Generate => start.epoch == 0,
-            Task::Recover(_) => start
-                .epoch
-                .checked_sub(job.next_epoch)
-                .is_some_and(|ahead| ahead <= MAX_EPOCH_JUMP),
+            Task::Recover(_) => {
+                start.epoch.checked_sub(job.next_epoch).is_some_and(|ahead| ahead <= MAX_EPOCH_JUMP)
+            }
         };
         let promised = job.candidates.iter().filter(|c| c.promised).count();
         if !fits || job.running.is_some() || promised >= MAX_PROMISED {
@@ -345,8 +342,7 @@ impl Node {
         let by = tagged_hash("casemate/key-run-by/v1", &[boot.as_bytes()]);
         let spec = self.key_spec(purpose, participants, start.size, by, start.number);
         let deadline = now.saturating_add(self.config.keygen_timeout);
-        let role =
-            Role::Key { name: name.clone(), leader: leader.clone(), number: start.number };
+        let role = Role::Key { name: name.clone(), leader: leader.clone(), number: start.number };
         // messages that came early may end it before this returns
         job_running(&mut self.keygen, &name, Some(Running { leader: leader.clone(), since: now }));
         let old = name.clone();

@@ -8,7 +8,7 @@
 //! Rooms: [`boot`] keys of one boot; [`event`] what happens and what is wanted; [`node`] dispatch;
 //! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
 //! `replies` both sides of that; `views` what can be read; `signing` permits to signatures;
-//! `triples` their stock; `keygen` and `key_tests` new keys, and shares for nodes that lost theirs;
+//! `tally` what this boot released; `triples` their stock; `keygen` and `key_tests` new keys, and shares for nodes that lost theirs;
 //! `shares` the schemes; `checkpoints` and `publish` the log; `runs` protocol runs in progress;
 //! `roster` who is there; `stats` counters; `bounded` caps.
 
@@ -30,6 +30,7 @@ mod runs;
 mod shares;
 mod signing;
 mod stats;
+mod tally;
 mod triples;
 mod views;
 

@@ -30,6 +30,7 @@ use crate::roster::Roster;
 use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
 use crate::stats::{Count, Stats, Timing};
+use crate::tally::Tally;
 use crate::triples::Triples;
 use crate::views::Asks;
 
@@ -64,6 +65,7 @@ pub struct Node {
     greet: BTreeSet<NodeName>,
     pub(crate) runs: Runs,
     pub(crate) signing: Signing,
+    pub(crate) tally: Tally,
     pub(crate) triples: Triples,
     pub(crate) keygen: Keygen,
     pub(crate) requests: Requests,
@@ -180,6 +182,7 @@ impl Node {
             greet: BTreeSet::new(),
             runs: Runs::default(),
             signing: Signing::default(),
+            tally: Tally::new(),
             triples: Triples::default(),
             keygen: Keygen::default(),
             requests: Requests::default(),

@@ -11,8 +11,8 @@ use casemate_threshold::{
     Authorised, Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Claim, ConfirmError,
     EcdsaKeygenRun, EcdsaPublic, EcdsaSignRun, Ed25519KeygenRun, Ed25519Public, Ed25519RepairRun,
     Ed25519SignRun, KeyFacts, KeyRef, LiveBip340Key, LiveEcdsaKey, LiveEd25519Key, Misuse,
-    Participants, PartyId, PendingBip340Key, PendingEcdsaKey, PendingEd25519Key, Run as _, RunError,
-    Step, TestSignature, TripleRun, bip340_subject, ed25519_subject,
+    Participants, PartyId, PendingBip340Key, PendingEcdsaKey, PendingEd25519Key, Run as _,
+    RunError, Step, TestSignature, TripleRun, bip340_subject, ed25519_subject,
 };
 use zeroize::Zeroizing;
 
@@ -356,7 +356,9 @@ impl Task {
                 let from = of.holders.clone();
                 Purpose::EcdsaReshare { key, from, from_threshold: threshold }
             }
-            (Self::Recover(of), Scheme::Ed25519) => Purpose::Ed25519Repair { key, lost: of.lost()? },
+            (Self::Recover(of), Scheme::Ed25519) => {
+                Purpose::Ed25519Repair { key, lost: of.lost()? }
+            }
             (Self::Recover(of), Scheme::Bip340Secp256k1) => {
                 Purpose::Bip340Repair { key, lost: of.lost()? }
             }
@@ -399,11 +401,7 @@ impl Task {
     }
 }
 
-fn generate(
-    scheme: Scheme,
-    claim: Claim,
-    mut rng: &mut dyn Entropy,
-) -> Result<AnyRun, RunError> {
+fn generate(scheme: Scheme, claim: Claim, mut rng: &mut dyn Entropy) -> Result<AnyRun, RunError> {
     let mut contribution = Zeroizing::new([0; 32]);
     rng.fill_bytes(contribution.as_mut());
     Ok(match scheme {

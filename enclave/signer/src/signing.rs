@@ -28,6 +28,8 @@ use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::Role;
 use crate::shares::{sign_purpose, subject, wants_triples};
+use crate::stats::Count;
+use crate::tally::TallyError;
 
 /// Most starts of one peer that wait for their entry or their triples.
 const MAX_EARLY_STARTS: usize = 128;
@@ -67,6 +69,8 @@ struct Job {
     avoid: BTreeSet<NodeName>,
     /// How many of this node's attempts each peer has led.
     led: BTreeMap<NodeName, u8>,
+    /// Whether this boot has counted it among what it released a share for.
+    tallied: bool,
     phase: Phase,
 }
 
@@ -108,7 +112,7 @@ impl Node {
     pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
         let phase = Phase::Open { not_before: now };
         let (avoid, led) = (BTreeSet::new(), BTreeMap::new());
-        let job = Job { permit, since: now, next: 0, avoid, led, phase };
+        let job = Job { permit, since: now, next: 0, avoid, led, tallied: false, phase };
         self.signing.jobs.insert(job.permit.index(), job);
     }
 
@@ -184,9 +188,8 @@ impl Node {
         }
         let Some(job) = self.signing.jobs.get(&index) else { return false };
         let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
-        let key = job.permit.key();
-        let holds = |name: &NodeName| self.holds(key, name);
-        let leader = self.roster.leader(index.saturating_add(turn), now, holds);
+        let able = |name: &NodeName| self.is_able(&job.permit, name);
+        let leader = self.roster.leader(index.saturating_add(turn), now, able);
         let leads = leader.as_ref() == Some(self.roster.me());
         let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
@@ -205,6 +208,13 @@ impl Node {
         false
     }
 
+    /// Whether a node can take part: it holds a share, and its boot has applied the entry itself. One
+    /// that was admitted later has no permit for it.
+    fn is_able(&self, permit: &Permit, name: &NodeName) -> bool {
+        let admitted = self.state.boot(name).map(|boot| boot.admitted);
+        self.holds(permit.key(), name) && admitted.is_some_and(|at| at <= permit.at())
+    }
+
     /// Leads an attempt, if this node has what it takes. If only triples are missing, asks for some
     /// and says so.
     fn lead(&mut self, index: u64, now: UnixMillis) -> bool {
@@ -215,8 +225,8 @@ impl Node {
             return false;
         }
         let t = usize::from(self.threshold);
-        let holds = |name: &NodeName| self.holds(job.permit.key(), name);
-        let Some(participants) = self.roster.own_set(t, &job.avoid, now, holds) else {
+        let able = |name: &NodeName| self.is_able(&job.permit, name);
+        let Some(participants) = self.roster.own_set(t, &job.avoid, now, able) else {
             return false;
         };
         let Some(boots) = self.run_participants(&participants) else { return false };
@@ -279,7 +289,10 @@ impl Node {
             Ok(_) => {}
             Err(_) => return,
         }
-        let Some(job) = self.signing.jobs.get(&index) else { return };
+        // signed, too late, or from before this boot's admission
+        let Some(job) = self.signing.jobs.get(&index) else {
+            return self.decline(from, index, attempt);
+        };
         let with_triples = wants_triples(job.permit.scheme());
         if matches!(job.phase, Phase::Made { .. }) || start.triples.is_some() != with_triples {
             return;
@@ -383,6 +396,11 @@ impl Node {
 
     /// Turns this node's own permit into an attempt and begins the run. Whether it began.
     fn begin_sign(&mut self, start: &StartSign, led: bool, now: UnixMillis) -> bool {
+        if let Err(error) = self.may_release(start.index, now) {
+            self.stats.count(Count::TallyRefused);
+            tracing::error!(index = start.index, %error, "no share: this boot has released too much");
+            return false;
+        }
         let Some(job) = self.signing.jobs.get_mut(&start.index) else { return false };
         let attempt = match job.permit.attempt(
             &self.state,
@@ -403,6 +421,11 @@ impl Node {
             job.phase = Phase::Open { not_before: now };
             self.end_run(run, &RunError::Burned, now);
         }
+        if let Err(error) = self.tally(start.index, now) {
+            tracing::error!(index = start.index, %error, "no share: it cannot be counted");
+            return false;
+        }
+        self.stats.count(Count::Released);
         match self.run_attempt(attempt, start, led, now) {
             Ok(run) => {
                 // messages that came early may have ended it already, well or not
@@ -418,6 +441,26 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// Whether this boot's own tally has room for an entry, or has counted it already.
+    fn may_release(&self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+        match self.signing.jobs.get(&index) {
+            Some(job) if !job.tallied => self.tally.check(&self.state, &job.permit, now).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts an entry, once for all its attempts: they are of one digest.
+    fn tally(&mut self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && !job.tallied
+        {
+            let within = self.tally.check(&self.state, &job.permit, now)?;
+            self.tally.record(&within)?;
+            job.tallied = true;
+        }
+        Ok(())
     }
 
     fn run_attempt(

@@ -37,6 +37,9 @@ const TICK_EVERY_MS: u64 = 50;
 /// How long a caller waits for an answer, in milliseconds of the cluster's clock.
 const PATIENCE_MS: u64 = 120_000;
 
+/// How often a boot asks to be admitted.
+const ASK_AGAIN_MS: u64 = 500;
+
 /// Why a cluster does not come up or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -406,9 +409,16 @@ impl Cluster {
     /// # Errors
     /// If there is no such node, no majority runs, or the new boot is refused.
     pub fn restart_node(&mut self, name: &NodeName) -> Result<(), ClusterError> {
-        self.begin_restart(name)?;
+        let record = self.begin_restart(name)?;
+        let mut asked_at = self.now();
         let mut failed = None;
         self.work_until("admission", |cluster| {
+            // a node's boots are admitted once in a while only
+            let now = cluster.now();
+            if now.since(asked_at).0 >= ASK_AGAIN_MS {
+                asked_at = now;
+                cluster.propose(EntryBody::Admit(record.clone()));
+            }
             match cluster.finish_restart(name) {
                 Ok(done) => done,
                 Err(error) => {
@@ -427,16 +437,15 @@ impl Cluster {
             .ok_or_else(|| ClusterError::NoSuchNode { node: name.clone() })
     }
 
-    fn begin_restart(&mut self, name: &NodeName) -> Result<(), ClusterError> {
+    fn begin_restart(&mut self, name: &NodeName) -> Result<BootRecord, ClusterError> {
         let (genesis, now, entropy) = (self.genesis_id(), self.now(), self.entropy);
         let (at, member) = self.member(name)?;
         let mut entropy = entropy(at);
-        let (secret, record) =
-            setup::new_boot(name, &member.nsm, genesis, now, entropy.as_mut())?;
+        let (secret, record) = setup::new_boot(name, &member.nsm, genesis, now, entropy.as_mut())?;
         member.joining = Some(Joining { secret, entropy, entries: Vec::new() });
         self.handovers.remove(name);
-        self.propose(EntryBody::Admit(record));
-        Ok(())
+        self.propose(EntryBody::Admit(record.clone()));
+        Ok(record)
     }
 
     /// Whether the admitted boot has begun.
@@ -467,8 +476,7 @@ impl Cluster {
     /// A node that has just begun learns which of its channels cannot be opened.
     fn tell_who_is_down(&mut self, name: &NodeName) {
         let stopped = self.members.iter().filter(|m| m.node.is_none()).map(|m| m.name.clone());
-        let down: Vec<Event> =
-            stopped.map(|node| Event::Link { node, up: false }).collect();
+        let down: Vec<Event> = stopped.map(|node| Event::Link { node, up: false }).collect();
         if let Ok((_, member)) = self.member(name) {
             member.inbox.extend(down);
         }
@@ -570,8 +578,7 @@ impl Cluster {
         for (index, entry, attachment) in self.sequencer.commit(running, self.members.len(), now) {
             (self.watch)(Progress::Committed { index, kind: entry.body.kind() });
             for member in &mut self.members {
-                let event =
-                    || Event::Committed(sequencer::committed(&entry, attachment.as_ref()));
+                let event = || Event::Committed(sequencer::committed(&entry, attachment.as_ref()));
                 if let Some(joining) = &mut member.joining {
                     joining.entries.push((index, event()));
                 }
