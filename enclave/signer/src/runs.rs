@@ -249,7 +249,7 @@ impl Node {
 
     fn made(&mut self, slot: Slot, made: Made, now: UnixMillis) {
         match (slot.role, made) {
-            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(pair, &leader, now),
+            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(*pair, &leader, now),
             (Role::Sign { index, led }, Made::Signature(signature)) => {
                 self.signature_made(index, led, signature, now);
             }

@@ -47,7 +47,7 @@ pub(crate) enum AnyRun {
 
 /// What a run made.
 pub(crate) enum Made {
-    Pair(TriplePair),
+    Pair(Box<TriplePair>),
     /// 65 bytes r‖s‖v for ECDSA, 64 for the others.
     Signature(Vec<u8>),
     Share(Pending),
@@ -65,6 +65,9 @@ impl AnyStep {
     }
 }
 
+fn pair(pair: TriplePair) -> Made {
+    Made::Pair(Box::new(pair))
+}
 fn ecdsa(signature: casemate_threshold::EcdsaSignature) -> Made {
     let mut bytes = signature.r_s.to_vec();
     bytes.push(signature.recovery_id);
@@ -90,7 +93,7 @@ fn bip340_share(key: PendingBip340Key) -> Made {
 macro_rules! step {
     ($self:expr, $run:ident => $call:expr) => {
         match $self {
-            AnyRun::Triples($run) => $call.map(|step| AnyStep::of(step, Made::Pair)),
+            AnyRun::Triples($run) => $call.map(|step| AnyStep::of(step, pair)),
             AnyRun::EcdsaSign($run) => $call.map(|step| AnyStep::of(step, ecdsa)),
             AnyRun::EcdsaKey($run) => $call.map(|step| AnyStep::of(step, ecdsa_share)),
             AnyRun::Ed25519Sign($run) => $call.map(|step| AnyStep::of(step, ed25519)),
