@@ -35,13 +35,6 @@ impl<T> PerPeer<T> {
     }
 }
 
-/// Drops a map's first items until it has at most `most`.
-pub(crate) fn cap<K: Ord, V>(map: &mut BTreeMap<K, V>, most: usize) {
-    while map.len() > most {
-        map.pop_first();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

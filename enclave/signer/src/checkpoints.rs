@@ -18,16 +18,14 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::{DerivationPath, KeyName, Millis, NodeName, UnixMillis};
 use casemate_threshold::context::Purpose;
 use casemate_threshold::{
-    Authorised, Ed25519SignRun, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec,
-    ed25519_subject,
+    Authorised, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec, ed25519_subject,
 };
 
 use crate::bounded::PerPeer;
 use crate::event::HaltReason;
-use crate::keygen::Live;
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, AnyStep, Made, Role};
+use crate::runs::Role;
 
 /// How long a gathering waits for more than t cosignatures.
 const GATHER_ALL: Millis = Millis(250);
@@ -52,9 +50,19 @@ struct Gathering {
     log: LogPart,
 }
 
+/// A leader's word for a log signature, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct StartLog {
+    pub(crate) size: u64,
+    pub(crate) root: Hash32,
+    pub(crate) participants: Vec<NodeName>,
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+}
+
 enum Early {
     Cosign { size: u64, root: Hash32 },
-    Log { size: u64, root: Hash32, participants: Vec<NodeName>, number: u64 },
+    Log(StartLog),
 }
 
 /// Checkpoints in the making.
@@ -67,6 +75,14 @@ pub(crate) struct Checkpoints {
     ahead: Option<(u64, String)>,
     published_at: UnixMillis,
     early: PerPeer<Early>,
+}
+
+impl Checkpoints {
+    /// Boots have changed: what the former ones signed may no longer count as enough.
+    pub(crate) fn forget_newest(&mut self) {
+        self.newest = None;
+        self.for_receipts = None;
+    }
 }
 
 impl Default for Checkpoints {
@@ -126,9 +142,7 @@ impl Node {
         for (from, early) in self.checkpoints.early.take() {
             match early {
                 Early::Cosign { size, root } => self.cosign(&from, size, root, now),
-                Early::Log { size, root, participants, number } => {
-                    self.join_log_signature(&from, size, root, participants, number, now);
-                }
+                Early::Log(start) => self.join_log_signature(&from, start, now),
             }
         }
         if let Some((size, note)) = self.checkpoints.ahead.take() {
@@ -161,6 +175,7 @@ impl Node {
         if !due || !grown || self.checkpoints.for_publishing.is_some() {
             return;
         }
+        let epoch = self.log_key().map_or(0, |(_, epoch)| epoch);
         let log_key = self.log_key().and(log_key_name());
         let able = |name: &NodeName| log_key.as_ref().is_none_or(|key| self.holds(key, name));
         let leads = self.roster.leader(0, now, able).as_ref() == Some(self.roster.me());
@@ -181,11 +196,15 @@ impl Node {
         gathering.log = LogPart::Running;
         self.checkpoints.for_publishing = Some(gathering);
         let (me, number) = (self.roster.me().clone(), self.fresh_number());
-        match self.begin_log_signature(&me, size, &participants, number, now) {
+        let start = StartLog { size, root, participants, number, epoch };
+        match self.begin_log_signature(&me, &start, now) {
             Ok(()) => {
+                let StartLog { participants, .. } = start;
                 let to = participants.clone();
-                let message = PeerMessage::StartLogSignature { size, root, participants, number };
-                self.send_first(&to, &message);
+                self.send_first(
+                    &to,
+                    &PeerMessage::StartLogSignature { size, root, participants, number, epoch },
+                );
             }
             Err(error) => {
                 tracing::debug!(%error, "log signature not begun");
@@ -355,22 +374,19 @@ impl Node {
     }
 
     /// A peer leads a log signature with this node in it.
-    pub(crate) fn join_log_signature(
-        &mut self,
-        from: &NodeName,
-        size: u64,
-        root: Hash32,
-        participants: Vec<NodeName>,
-        number: u64,
-        now: UnixMillis,
-    ) {
-        if !participants.contains(from) || !participants.contains(self.roster.me()) {
+    pub(crate) fn join_log_signature(&mut self, from: &NodeName, start: StartLog, now: UnixMillis) {
+        let named = |name: &NodeName| start.participants.contains(name);
+        if !named(from) || !named(self.roster.me()) {
             return;
         }
-        match self.own_checkpoint(from, size, root) {
+        let epoch = self.log_key().map_or(0, |(_, epoch)| epoch);
+        match self.own_checkpoint(from, start.size, start.root) {
+            // its key went live in an entry that is not applied here yet
+            Own::Is(_) if start.epoch > epoch => {
+                self.checkpoints.early.push(from, Early::Log(start));
+            }
             Own::Ahead => {
-                let early = Early::Log { size, root, participants, number };
-                self.checkpoints.early.push(from, early);
+                self.checkpoints.early.push(from, Early::Log(start));
             }
             Own::Is(_) => {
                 // one for each leader: the next one takes the place of the last
@@ -378,8 +394,7 @@ impl Node {
                 for id in self.runs.which(|slot| of(&slot.role)) {
                     self.end_run(id, &RunError::Burned, now);
                 }
-                if let Err(error) = self.begin_log_signature(from, size, &participants, number, now)
-                {
+                if let Err(error) = self.begin_log_signature(from, &start, now) {
                     tracing::debug!(%from, %error, "log signature not begun");
                 }
             }
@@ -390,14 +405,16 @@ impl Node {
     fn begin_log_signature(
         &mut self,
         leader: &NodeName,
-        size: u64,
-        participants: &[NodeName],
-        number: u64,
+        start: &StartLog,
         now: UnixMillis,
     ) -> Result<(), RunError> {
+        let (size, number) = (start.size, start.number);
         let name = log_key_name().ok_or(Misuse::WrongKey)?;
         let (_, epoch) = self.log_key().ok_or(Misuse::WrongKey)?;
-        let set = self.run_participants(participants).ok_or(Misuse::NotParticipating)?;
+        let set = self.run_participants(&start.participants).ok_or(Misuse::NotParticipating)?;
+        if start.epoch != epoch || !start.participants.iter().all(|node| self.holds(&name, node)) {
+            return Err(Misuse::WrongKey.into());
+        }
         let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
         let root = self.tree.root_at(size).map_err(|_| Misuse::WrongMessage)?;
         let checkpoint = Checkpoint::new(&self.origin(), size, root);
@@ -423,21 +440,12 @@ impl Node {
             deadline,
             Role::Log { size, leader: leader.clone() },
             now,
-            move |node, claim| match node.keygen.live(&name) {
-                Some(Live::Ed25519(key)) => {
-                    let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
-                    Ok(AnyRun::Ed25519Sign(Box::new(run)))
-                }
-                _ => Err(Misuse::WrongKey.into()),
+            move |node, claim| {
+                let key = node.keygen.live.get(&name).ok_or(Misuse::WrongKey)?;
+                key.sign(claim, None, message, node.entropy.as_mut())
             },
             move |run, id| {
-                let authorised = authorise_checkpoint(&checkpoint, id, deadline);
-                Ok(match run {
-                    AnyRun::Ed25519Sign(run) => {
-                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ed25519))
-                    }
-                    _ => None,
-                })
+                run.authorise(authorise_checkpoint(&checkpoint, id, deadline), now).map(Some)
             },
         )?;
         Ok(())

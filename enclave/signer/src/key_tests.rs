@@ -4,20 +4,18 @@
 use casemate_ledger::EntryBody;
 use casemate_ledger::entry::{Confirmation, KeyLive, TestSignature};
 use casemate_ledger::keys::verify_signature;
+use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
-use casemate_proto::{KeyName, NodeName, Scheme, UnixMillis};
-use casemate_threshold::context::Purpose;
+use casemate_proto::{KeyName, NodeName, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
-use casemate_threshold::{
-    EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, Misuse, RunContext, RunError, TriplePairId,
-    covering_subsets,
-};
+use casemate_threshold::{Misuse, RunContext, RunError, TriplePairId, covering_subsets};
 
 use crate::event::Output;
-use crate::keygen::{Candidate, Early, PROPOSE_AGAIN, Pending, StartTest};
+use crate::keygen::{Candidate, Early, PROPOSE_AGAIN};
 use crate::node::Node;
-use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, Role, Slot};
+use crate::peer::{PeerMessage, StartTest};
+use crate::runs::{Role, Slot};
+use crate::shares::{test_purpose, wants_triples};
 
 impl Node {
     /// The sets that test a key, by name.
@@ -37,7 +35,7 @@ impl Node {
             .into_iter()
             .filter(|set| set.first() == Some(self.roster.me()))
             .collect();
-        let wanted: Vec<(KeyName, Hash32, Scheme, Vec<NodeName>)> = self
+        let wanted: Vec<(KeyName, Hash32, bool, Vec<NodeName>)> = self
             .keygen
             .jobs
             .values()
@@ -49,45 +47,35 @@ impl Node {
                         !candidate.tests.contains_key(*set) && !candidate.testing.contains(set)
                     })
                     .map(|set| {
-                        let scheme = candidate.share.scheme();
-                        (facts.key.name.clone(), facts.transcript, scheme, set.clone())
+                        let with_triples = wants_triples(candidate.share.scheme());
+                        (facts.key.name.clone(), facts.transcript, with_triples, set.clone())
                     })
                     .collect::<Vec<_>>()
             })
             .collect();
-        for (name, transcript, scheme, set) in wanted {
-            let triples = match scheme {
-                Scheme::Ed25519 | Scheme::Bip340Secp256k1 => None,
-                Scheme::EcdsaSecp256k1 => match self
-                    .run_participants(&set)
-                    .and_then(|boots| self.triples.take_own(&boots))
-                {
-                    Some(id) => Some(id.0),
-                    None => {
-                        let making = self
-                            .run_participants(&set)
-                            .is_some_and(|boots| self.triples.is_making(&boots));
-                        if !making {
-                            self.lead_triples(set, now);
-                        }
-                        continue;
+        for (name, transcript, with_triples, set) in wanted {
+            let mut triples = None;
+            if with_triples {
+                let Some(boots) = self.run_participants(&set) else { continue };
+                let Some(id) = self.triples.take_own(&boots) else {
+                    if !self.triples.is_making(&boots) {
+                        self.lead_triples(set, now);
                     }
-                },
-            };
-            let number = self.fresh_number();
-            let start = StartTest { name, transcript, participants: set, triples, number };
-            if self.begin_test(&start, true, now) {
-                if let Some((_, job)) = self.keygen.job_of(&start.name)
-                    && let Some(candidate) = job.candidate(&transcript)
+                    continue;
+                };
+                triples = Some(id.0);
+            }
+            let (size, number) = (self.state.size(), self.fresh_number());
+            let start = StartTest { name, transcript, participants: set, triples, size, number };
+            let me = self.roster.me().clone();
+            if self.begin_test(&me, &start, now) {
+                if let Some(candidate) = self.keygen.candidate(&start.name, &transcript)
                     && !candidate.tests.contains_key(&start.participants)
                 {
                     candidate.testing.push(start.participants.clone());
                 }
-                let StartTest { name, transcript, participants, triples, number } = start;
-                let to = participants.clone();
-                let message =
-                    PeerMessage::StartTest { name, transcript, participants, triples, number };
-                self.send_first(&to, &message);
+                let to = start.participants.clone();
+                self.send_first(&to, &PeerMessage::StartTest(start));
             }
         }
     }
@@ -100,10 +88,7 @@ impl Node {
         {
             return;
         }
-        let has_share = self
-            .keygen
-            .job_of(&start.name)
-            .is_some_and(|(_, job)| job.candidate(&start.transcript).is_some());
+        let has_share = self.keygen.candidate(&start.name, &start.transcript).is_some();
         let has_triples = start.triples.is_none_or(|id| {
             self.run_participants(&start.participants)
                 .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)))
@@ -117,7 +102,7 @@ impl Node {
             for id in self.runs.which(same) {
                 self.end_run(id, &RunError::Burned, now);
             }
-            self.begin_test(&start, false, now);
+            self.begin_test(from, &start, now);
         } else {
             let until = now.saturating_add(self.config.keygen_timeout);
             self.keygen.early.push(from, (Early::Test(start), until));
@@ -131,14 +116,14 @@ impl Node {
                 continue;
             }
             match early {
-                Early::Keygen(index, attempt) => self.join_keygen(&from, index, attempt, now),
+                Early::Key(start) => self.join_key(&from, start, now),
                 Early::Test(start) => self.join_test(&from, start, now),
             }
         }
     }
 
-    fn begin_test(&mut self, start: &StartTest, led: bool, now: UnixMillis) -> bool {
-        match self.try_begin_test(start, led, now) {
+    fn begin_test(&mut self, leader: &NodeName, start: &StartTest, now: UnixMillis) -> bool {
+        match self.try_begin_test(leader, start, now) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(key = %start.name, %error, "test not begun");
@@ -149,90 +134,62 @@ impl Node {
 
     fn try_begin_test(
         &mut self,
+        leader: &NodeName,
         start: &StartTest,
-        led: bool,
         now: UnixMillis,
     ) -> Result<(), RunError> {
         let set = self.run_participants(&start.participants).ok_or(Misuse::NotParticipating)?;
-        let (index, job) = self.keygen.job_of(&start.name).ok_or(Misuse::WrongKey)?;
-        let scheme = job.scheme;
-        let key = KeyRef { name: start.name.clone(), epoch: KeyEpoch(0) };
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
+        let (name, transcript) = (start.name.clone(), start.transcript);
+        let candidate = self.keygen.candidate(&name, &transcript).ok_or(Misuse::WrongKey)?;
+        let (scheme, key) = (candidate.share.scheme(), candidate.share.facts().key.clone());
         let pair: Option<TriplePair> =
             start.triples.and_then(|id| self.triples.take(&set, &TriplePairId(id)));
-        let purpose = match (scheme, &pair) {
-            (Scheme::EcdsaSecp256k1, Some(pair)) => Purpose::EcdsaTest { key, triples: pair.id() },
-            (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
-            (Scheme::Ed25519, _) => Purpose::Ed25519Test { key },
-            (Scheme::Bip340Secp256k1, _) => Purpose::Bip340Test { key },
-        };
-        let spec = self.key_spec(purpose, set, index, start.transcript, start.number);
+        let purpose = test_purpose(scheme, key, pair.as_ref())?;
+        // no entry causes it: the boot that leads keeps its numbers apart from the others'
+        let by = tagged_hash("casemate/key-test-by/v1", &[boot.as_bytes(), transcript.as_bytes()]);
+        let spec = self.key_spec(purpose, set, start.size, by, start.number);
         let deadline = now.saturating_add(self.config.keygen_timeout);
-        let role = Role::Test { name: start.name.clone(), transcript: start.transcript, led };
-        let transcript = start.transcript;
+        let role = Role::Test { name: name.clone(), transcript, leader: leader.clone() };
         self.begin_run(
             RunContext::new(spec)?,
             deadline,
             role,
             now,
             move |node, claim| {
-                let candidate = node
-                    .keygen
-                    .jobs
-                    .get_mut(&index)
-                    .and_then(|job| job.candidate(&transcript))
-                    .ok_or(Misuse::WrongKey)?;
-                match (&candidate.share, pair) {
-                    (Pending::Ecdsa(key), Some(pair)) => {
-                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::test(claim, key, pair)?)))
-                    }
-                    (Pending::Ed25519(key), None) => {
-                        let run = Ed25519SignRun::test(claim, key, &mut node.entropy)?;
-                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
-                    }
-                    _ => Err(Misuse::WrongKey.into()),
-                }
+                let candidate =
+                    node.keygen.candidate(&name, &transcript).ok_or(Misuse::WrongKey)?;
+                candidate.share.test(claim, pair, node.entropy.as_mut())
             },
             |_, _| Ok(None),
         )?;
         Ok(())
     }
 
+    /// A test that this node led.
     pub(crate) fn test_made(
         &mut self,
         name: &KeyName,
         transcript: &Hash32,
         participants: Vec<NodeName>,
         signature: [u8; 64],
-        led: bool,
         now: UnixMillis,
     ) {
-        if !led {
-            return;
-        }
-        let Some((index, job)) = self.keygen.job_of(name) else { return };
-        if let Some(candidate) = job.candidate(transcript) {
-            candidate.tests.insert(participants.clone(), signature);
-            candidate.testing.retain(|set| *set != participants);
-        }
-        if self.leads_key(index) {
+        let Some(candidate) = self.keygen.candidate(name, transcript) else { return };
+        candidate.tests.insert(participants.clone(), signature);
+        candidate.testing.retain(|set| *set != participants);
+        let leader = candidate.leader.clone();
+        if leader == *self.roster.me() {
             self.drive_confirmations(now);
-        } else if let Some(leader) = self.key_leader(index) {
+        } else {
             let (name, transcript) = (name.clone(), *transcript);
             self.send(&leader, &PeerMessage::Tested { name, transcript, participants, signature });
         }
     }
 
-    pub(crate) fn test_failed(
-        &mut self,
-        name: &KeyName,
-        transcript: &Hash32,
-        led: bool,
-        now: UnixMillis,
-    ) {
-        if led
-            && let Some((_, job)) = self.keygen.job_of(name)
-            && let Some(candidate) = job.candidate(transcript)
-        {
+    /// A test that this node led.
+    pub(crate) fn test_failed(&mut self, name: &KeyName, transcript: &Hash32, now: UnixMillis) {
+        if let Some(candidate) = self.keygen.candidate(name, transcript) {
             candidate.testing.clear();
             self.drive_tests(now);
         }
@@ -250,18 +207,14 @@ impl Node {
         if !self.test_sets().contains(&participants) {
             return;
         }
-        let Some((_, job)) = self.keygen.job_of(name) else { return };
-        let Some(candidate) = job.candidate(transcript) else { return };
+        let Some(candidate) = self.keygen.candidate(name, transcript) else { return };
         let bare = key_live_of(candidate, &[]);
         let holds = bare.is_some_and(|bare| {
             self.state.test_digest(&bare, &participants).is_some_and(|digest| {
                 verify_signature(bare.scheme, &bare.public_key, &digest, &signature)
             })
         });
-        if holds
-            && let Some((_, job)) = self.keygen.job_of(name)
-            && let Some(candidate) = job.candidate(transcript)
-        {
+        if holds && let Some(candidate) = self.keygen.candidate(name, transcript) {
             candidate.tests.insert(participants, signature);
             self.drive_confirmations(now);
         }
@@ -272,12 +225,10 @@ impl Node {
     pub(crate) fn drive_confirmations(&mut self, now: UnixMillis) {
         let sets = self.test_sets();
         let roster = self.roster.names().to_vec();
-        let leading: Vec<u64> =
-            self.keygen.jobs.keys().copied().filter(|index| self.leads_key(*index)).collect();
+        let me = self.roster.me().clone();
         let mut ask = Vec::new();
-        for index in leading {
-            let Some(job) = self.keygen.jobs.get_mut(&index) else { continue };
-            for candidate in &mut job.candidates {
+        for job in self.keygen.jobs.values_mut() {
+            for candidate in job.candidates.iter_mut().filter(|c| c.leader == me) {
                 if candidate.confirming.is_none()
                     && let Some(live) = key_live_of(candidate, &sets)
                 {
@@ -312,14 +263,10 @@ impl Node {
             }
         }
         for live in ask {
-            let me = self.roster.me().clone();
             let others = self.roster.others();
             self.send_others(&others, &PeerMessage::ConfirmKey(live.clone()));
-            let is_promised = self
-                .keygen
-                .job_of(&live.name)
-                .and_then(|(_, job)| job.candidate(&live.transcript))
-                .is_some_and(|candidate| candidate.promised);
+            let candidate = self.keygen.candidate(&live.name, &live.transcript);
+            let is_promised = candidate.is_some_and(|candidate| candidate.promised);
             if !is_promised && let Some(signature) = self.confirmation_of(&live) {
                 self.confirmed(&me, &live.name, &live.transcript, signature, now);
             }
@@ -329,10 +276,12 @@ impl Node {
     /// This boot's word for a key, if everything in it is what this node has, and the tests hold.
     fn confirmation_of(&mut self, live: &KeyLive) -> Option<[u8; 64]> {
         let sets = self.test_sets();
-        let (_, job) = self.keygen.job_of(&live.name)?;
-        let candidate = job.candidate(&live.transcript)?;
+        let epoch = self.state.key_epoch(&live.name);
+        let candidate = self.keygen.candidate(&live.name, &live.transcript)?;
         let facts = candidate.share.facts();
-        let same = live.scheme == candidate.share.scheme()
+        let same = candidate.replaces == epoch
+            && live.replaces == epoch
+            && live.scheme == candidate.share.scheme()
             && live.epoch == facts.key.epoch.0
             && live.public_key == candidate.share.public_key()
             && live.chain_code == facts.chain_code
@@ -347,8 +296,7 @@ impl Node {
             return None;
         }
         let message = live.confirm_message(&self.state.genesis());
-        let (_, job) = self.keygen.job_of(&live.name)?;
-        job.candidate(&live.transcript)?.promised = true;
+        self.keygen.candidate(&live.name, &live.transcript)?.promised = true;
         Some(self.boot.sign(&message))
     }
 
@@ -365,8 +313,8 @@ impl Node {
 
     /// The key's leader asks for this boot's confirmation.
     pub(crate) fn confirm_key(&mut self, from: &NodeName, live: &KeyLive) {
-        let Some((index, _)) = self.keygen.job_of(&live.name) else { return };
-        if self.key_leader(index).as_ref() != Some(from) {
+        let candidate = self.keygen.candidate(&live.name, &live.transcript);
+        if candidate.is_none_or(|candidate| candidate.leader != *from) {
             return;
         }
         if let Some(signature) = self.confirmation_of(live) {
@@ -394,8 +342,7 @@ impl Node {
         else {
             return;
         };
-        let Some((_, job)) = self.keygen.job_of(name) else { return };
-        let Some(candidate) = job.candidate(transcript) else { return };
+        let Some(candidate) = self.keygen.candidate(name, transcript) else { return };
         let Some(live) = &candidate.confirming else { return };
         let parsed = ed25519_dalek::Signature::from_bytes(&signature);
         if key.verify_strict(&live.confirm_message(&genesis), &parsed).is_ok() {
@@ -424,6 +371,6 @@ fn key_live_of(candidate: &Candidate, sets: &[Vec<NodeName>]) -> Option<KeyLive>
         transcript: facts.transcript,
         tests: tests?,
         confirmations: Vec::new(),
-        replaces: None,
+        replaces: candidate.replaces,
     })
 }

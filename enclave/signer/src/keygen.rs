@@ -1,88 +1,62 @@
-//! New keys: generation among all nodes, tests that cover every share, everybody's confirmation.
+//! Shares: of new keys, and of live keys for nodes that came back without one.
 //!
-//! One node leads each key, by the index of the entry that asks for it. All nodes run the key
-//! generation, which ends with all having echoed the same transcript. Then sets of t that together
+//! What is to be made is read off the applied state: a key that governance asked for and that is
+//! not live is *generated*; a live key of which some node's current boot holds no share is
+//! *recovered*, for a new epoch among all nodes, by those that hold one. Until the new epoch is live
+//! the old shares sign, among those that have them.
+//!
+//! One node leads: live nodes that can take turns by the key's name and the time, so that another
+//! follows where one fails. It only names the key, the epoch and the boots; each node takes
+//! everything else from its own state, and declines what differs from it. All nodes run the
+//! protocol, which ends with all having echoed the same transcript. Then sets of t that together
 //! cover every node sign a test message (the first of each set leads its test). With all tests at
-//! hand the key's leader asks every boot to confirm exactly that, and proposes the entry. A share
-//! is pending until that entry is applied; what is not in the end confirmed is dropped.
+//! hand the leader asks every boot to confirm exactly that, and proposes the entry. A share is
+//! pending until that entry is applied; what is not in the end confirmed is dropped. Old shares are
+//! deleted on applying it. The number of an epoch that came to nothing is not used again.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use casemate_ledger::apply::LOG_KEY;
 use casemate_ledger::entry::KeyLive;
+use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{KeyName, Millis, NodeName, Scheme, UnixMillis};
+use casemate_proto::{BootId, KeyName, Millis, NodeName, Scheme, UnixMillis};
 use casemate_threshold::context::Purpose;
-use casemate_threshold::{
-    EcdsaKeygenRun, Ed25519KeygenRun, KeyEpoch, KeyFacts, KeyRef, LiveEcdsaKey, LiveEd25519Key,
-    Participant, Participants, PendingEcdsaKey, PendingEd25519Key, RunContext, RunError, RunSpec,
-};
-use rand_core::RngCore as _;
-use zeroize::Zeroize as _;
+use casemate_threshold::{KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunSpec};
 
 use crate::bounded::PerPeer;
 use crate::node::Node;
-use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, Role};
+use crate::peer::{PeerMessage, StartKey, StartTest};
+use crate::runs::Role;
+use crate::shares::{Live, Pending, Recovery, Task};
+use crate::stats::Count;
 
-/// Most generations of one key whose shares are pending at one time.
+/// Most sets of shares of one key that are pending at one time.
 const MAX_PENDING: usize = 3;
+/// Most sets of shares of one key that this boot has confirmed and no entry has decided yet.
+const MAX_PROMISED: usize = 64;
+/// Most keys that one node leads at one time.
+const MAX_LED: usize = 4;
+/// Most keys that this node takes part in at one time for one leader.
+const MAX_JOINED: usize = 16;
 /// Most starts of one peer that wait for their entry, their share or their triples.
 const MAX_EARLY: usize = 128;
-/// Most generations of one key that this boot has confirmed and no entry has decided yet.
-const MAX_PROMISED: usize = 64;
-/// How long a leader waits after a failure.
+/// How long a leader waits after a failure; more often one leader does not begin a key anew.
 const RETRY: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
 pub(crate) const PROPOSE_AGAIN: Millis = Millis(3_000);
-/// How far a leader's attempt may be ahead of the one expected.
-const MAX_ATTEMPT_JUMP: u64 = 1_000;
+/// How long shares wait for a boot that was admitted and has not been heard.
+const BOOT_PATIENCE: Millis = Millis(5_000);
+/// How far a leader's epoch may be ahead of the one expected here.
+const MAX_EPOCH_JUMP: u64 = 1 << 20;
 
-/// A share that may not sign yet.
-pub(crate) enum Pending {
-    Ecdsa(Box<PendingEcdsaKey>),
-    Ed25519(Box<PendingEd25519Key>),
-}
-
-/// A share that signs, given a permit.
-pub(crate) enum Live {
-    Ecdsa(Box<LiveEcdsaKey>),
-    Ed25519(Box<LiveEd25519Key>),
-}
-
-impl Pending {
-    pub(crate) fn facts(&self) -> &KeyFacts {
-        match self {
-            Self::Ecdsa(key) => key.facts(),
-            Self::Ed25519(key) => key.facts(),
-        }
-    }
-    pub(crate) fn public_key(&self) -> Vec<u8> {
-        match self {
-            Self::Ecdsa(key) => key.public_key(),
-            Self::Ed25519(key) => key.public_key(),
-        }
-    }
-    pub(crate) const fn scheme(&self) -> Scheme {
-        match self {
-            Self::Ecdsa(_) => Scheme::EcdsaSecp256k1,
-            Self::Ed25519(_) => Scheme::Ed25519,
-        }
-    }
-}
-
-/// A start of a test, as it came.
-#[derive(Clone, Debug)]
-pub(crate) struct StartTest {
-    pub(crate) name: KeyName,
-    pub(crate) transcript: Hash32,
-    pub(crate) participants: Vec<NodeName>,
-    pub(crate) triples: Option<Hash32>,
-    pub(crate) number: u64,
-}
-
-/// Shares that were generated, and how far their confirmation has come.
+/// Shares that were made, and how far their confirmation has come.
 pub(crate) struct Candidate {
     pub(crate) share: Pending,
+    /// Who began it, and gathers tests and confirmations.
+    pub(crate) leader: NodeName,
+    /// The epoch that it was made from.
+    pub(crate) replaces: Option<u64>,
     pub(crate) tests: BTreeMap<Vec<NodeName>, [u8; 64]>,
     /// The sets whose test this node leads and has under way.
     pub(crate) testing: Vec<Vec<NodeName>>,
@@ -97,14 +71,19 @@ pub(crate) struct Candidate {
     pub(crate) promised: bool,
 }
 
-/// A key that governance asked for.
+/// A run that makes shares.
+struct Running {
+    leader: NodeName,
+    since: UnixMillis,
+}
+
+/// A key whose shares are to be made.
 pub(crate) struct Job {
-    pub(crate) name: KeyName,
-    pub(crate) scheme: Scheme,
-    pub(crate) entry: Hash32,
-    pub(crate) next_attempt: u64,
-    pub(crate) running: bool,
-    pub(crate) retry_at: UnixMillis,
+    since: UnixMillis,
+    /// The lowest epoch that this boot has not seen begun.
+    next_epoch: u64,
+    running: Option<Running>,
+    retry_at: UnixMillis,
     pub(crate) candidates: VecDeque<Candidate>,
 }
 
@@ -112,16 +91,21 @@ impl Job {
     pub(crate) fn candidate(&mut self, transcript: &Hash32) -> Option<&mut Candidate> {
         self.candidates.iter_mut().find(|c| c.share.facts().transcript == *transcript)
     }
+    /// Whether something is under way; a set of shares that was promised and got stuck stays, and
+    /// does not hold up the next.
+    fn is_busy(&self, now: UnixMillis) -> bool {
+        self.running.is_some() || self.candidates.iter().any(|c| c.give_up_at > now)
+    }
 }
 
 pub(crate) enum Early {
-    Keygen(u64, u64),
+    Key(StartKey),
     Test(StartTest),
 }
 
-/// Keys in the making, and the live shares.
+/// Shares in the making, and those that sign.
 pub(crate) struct Keygen {
-    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) jobs: BTreeMap<KeyName, Job>,
     pub(crate) live: BTreeMap<KeyName, Live>,
     pub(crate) early: PerPeer<(Early, UnixMillis)>,
 }
@@ -142,170 +126,269 @@ impl Keygen {
     }
     /// Whether there is a use for triples.
     pub(crate) fn has_ecdsa(&self) -> bool {
-        self.live.values().any(|key| matches!(key, Live::Ecdsa(_)))
+        self.live.values().any(Live::wants_triples)
     }
-    pub(crate) fn job_of(&mut self, name: &KeyName) -> Option<(u64, &mut Job)> {
-        self.jobs.iter_mut().find(|(_, job)| job.name == *name).map(|(index, job)| (*index, job))
+    pub(crate) fn candidate(
+        &mut self,
+        name: &KeyName,
+        transcript: &Hash32,
+    ) -> Option<&mut Candidate> {
+        self.jobs.get_mut(name)?.candidate(transcript)
     }
 }
 
 impl Node {
     /// Looks in the state for keys whose shares are to be made.
-    pub(crate) fn find_jobs(&mut self, _now: UnixMillis) {}
-
-    /// An entry asks for a key.
-    pub(crate) fn key_wanted(
-        &mut self,
-        name: KeyName,
-        scheme: Scheme,
-        index: u64,
-        entry: Hash32,
-        now: UnixMillis,
-    ) {
-        let job = Job {
-            name,
-            scheme,
-            entry,
-            next_attempt: 0,
-            running: false,
-            retry_at: now,
-            candidates: VecDeque::new(),
-        };
-        self.keygen.jobs.insert(index, job);
-        self.resume_early_keygen(now);
-        self.drive_keygen(now);
+    pub(crate) fn find_jobs(&mut self, now: UnixMillis) {
+        let names: Vec<KeyName> = self.state.keys().keys().cloned().collect();
+        for name in names {
+            self.find_job(&name, now);
+        }
     }
 
-    /// Whether a node's current boot holds a share of a key that is live here.
+    /// The same for one key. Those that it waited for get another look.
+    pub(crate) fn find_job(&mut self, name: &KeyName, now: UnixMillis) {
+        if self.task(name).is_none() {
+            self.keygen.jobs.remove(name);
+            return;
+        }
+        let next_epoch = self.state.key_epoch(name).map_or(0, |epoch| epoch.saturating_add(1));
+        self.keygen.jobs.entry(name.clone()).or_insert_with(|| Job {
+            since: now,
+            next_epoch,
+            running: None,
+            retry_at: now,
+            candidates: VecDeque::new(),
+        });
+    }
+
+    /// What is to be made of a key now, by the applied state.
+    fn task(&self, name: &KeyName) -> Option<(Scheme, Task)> {
+        let key = self.state.keys().get(name)?;
+        let Some(live) = &key.live else { return Some((key.scheme, Task::Generate)) };
+        let (holders, lost): (Vec<NodeName>, Vec<NodeName>) =
+            self.roster.names().iter().cloned().partition(|n| self.state.is_holder(name, n));
+        // with fewer than t the shares are gone, and nothing here brings them back
+        if lost.is_empty() || holders.len() < usize::from(self.threshold) {
+            return None;
+        }
+        let recovery = Recovery {
+            epoch: live.epoch,
+            public_key: live.public_key.clone(),
+            chain_code: live.chain_code,
+            holders: self.run_set(&holders)?,
+            lost: lost.iter().filter_map(|node| self.roster.party(node)).collect(),
+        };
+        Some((key.scheme, Task::Recover(recovery)))
+    }
+
+    /// Whether a node's current boot holds a share of a key, by the ledger; of this node, whether
+    /// it is at hand.
     pub(crate) fn holds(&self, key: &KeyName, name: &NodeName) -> bool {
-        self.keygen.live(key).is_some_and(|live| self.is_holder(live, name))
+        let at_hand = || {
+            let epoch = self.keygen.live(key).map(|live| live.facts().key.epoch.0);
+            epoch.is_some() && epoch == self.state.key_epoch(key)
+        };
+        self.state.is_holder(key, name) && (name != self.roster.me() || at_hand())
     }
     /// Whether it holds a share of any key that signs with triples.
     pub(crate) fn holds_ecdsa(&self, name: &NodeName) -> bool {
-        let mut keys = self.keygen.live.values();
-        keys.any(|live| matches!(live, Live::Ecdsa(_)) && self.is_holder(live, name))
-    }
-    fn is_holder(&self, live: &Live, name: &NodeName) -> bool {
-        let holders = match live {
-            Live::Ecdsa(key) => &key.facts().holders,
-            Live::Ed25519(key) => &key.facts().holders,
-        };
-        let party = self.roster.party(name);
-        let boot = self.state.current_boot(name);
-        party.zip(boot).is_some_and(|(party, boot)| holders.contains(&Participant { party, boot }))
+        let mut keys = self.keygen.live.iter();
+        keys.any(|(key, live)| live.wants_triples() && self.holds(key, name))
     }
 
-    /// Who leads a key: the same node whoever is reachable, since all are needed.
-    pub(crate) fn key_leader(&self, index: u64) -> Option<NodeName> {
-        let n = u64::try_from(self.roster.names().len()).ok()?;
-        let at = usize::try_from(index.checked_rem(n)?).ok()?;
-        self.roster.names().get(at).cloned()
+    /// Whether it is this node's turn to have a key's shares made. Who has waited for longer than a
+    /// run lasts makes room for the next.
+    fn leads_key(&self, name: &KeyName, since: UnixMillis, now: UnixMillis) -> bool {
+        let turn = self.config.keygen_timeout.0.saturating_add(RETRY.0).max(1);
+        let turns = now.since(since).0.checked_div(turn).unwrap_or(0);
+        let [first, ..] = sha256(name.as_str().as_bytes());
+        let is_new = self.state.key_epoch(name).is_none();
+        let able = |node: &NodeName| is_new || self.holds(name, node);
+        self.roster.leader(turns.saturating_add(u64::from(first)), now, able).as_ref()
+            == Some(self.roster.me())
     }
-    pub(crate) fn leads_key(&self, index: u64) -> bool {
-        self.key_leader(index).as_ref() == Some(self.roster.me())
+
+    /// Whether every node can take part: all are reachable, and a boot that was admitted a moment
+    /// ago has been heard.
+    fn all_are_there(&self, since: UnixMillis, now: UnixMillis) -> bool {
+        let heard = |name: &NodeName| {
+            let boot = self.state.current_boot(name);
+            name == self.roster.me() || boot.is_some_and(|boot| self.heard.contains(&boot))
+        };
+        self.roster.live(now).len() == self.roster.names().len()
+            && (now.since(since) >= BOOT_PATIENCE || self.roster.names().iter().all(heard))
     }
 
     pub(crate) fn drive_keygen(&mut self, now: UnixMillis) {
-        let everybody_is_there = self.roster.live(now).len() == self.roster.names().len();
-        let due: Vec<(u64, u64)> = self
-            .keygen
-            .jobs
-            .iter_mut()
-            .filter_map(|(index, job)| {
-                job.candidates.retain(|c| c.promised || c.give_up_at > now);
-                // one that was promised and got stuck stays, and does not hold up the next
-                let none_fresh = job.candidates.iter().all(|c| c.give_up_at <= now);
-                let idle = !job.running && none_fresh && job.retry_at <= now;
-                idle.then_some((*index, job.next_attempt))
-            })
-            .collect();
-        for (index, attempt) in due {
-            if everybody_is_there && self.leads_key(index) && self.begin_keygen(index, attempt, now)
-            {
-                let names = self.roster.others();
-                self.send_first(&names, &PeerMessage::StartKeygen { index, attempt });
-            }
+        for job in self.keygen.jobs.values_mut() {
+            job.candidates.retain(|c| c.promised || c.give_up_at > now);
         }
+        self.lead_keys(now);
         self.drive_tests(now);
         self.drive_confirmations(now);
     }
 
-    /// The key's leader begins a generation.
-    pub(crate) fn join_keygen(
-        &mut self,
-        from: &NodeName,
-        index: u64,
-        attempt: u64,
-        now: UnixMillis,
-    ) {
-        if self.key_leader(index).as_ref() != Some(from) {
-            return;
+    /// Begins what is this node's to begin, the log's key first.
+    fn lead_keys(&mut self, now: UnixMillis) {
+        let (busy, mut due): (Vec<_>, Vec<_>) =
+            self.keygen.jobs.iter().partition(|(_, job)| job.is_busy(now));
+        let mut room = MAX_LED.saturating_sub(busy.len());
+        due.retain(|(name, job)| {
+            job.retry_at <= now
+                && self.all_are_there(job.since, now)
+                && self.leads_key(name, job.since, now)
+        });
+        due.sort_by_key(|(name, _)| name.as_str() != LOG_KEY);
+        let due: Vec<(KeyName, u64)> =
+            due.into_iter().map(|(name, job)| (name.clone(), job.next_epoch)).collect();
+        for (name, epoch) in due {
+            if room == 0 {
+                return;
+            }
+            let Some(boots) = self.boots() else { return };
+            let (size, number) = (self.state.size(), self.fresh_number());
+            let start = StartKey { name, epoch, size, number, boots };
+            let me = self.roster.me().clone();
+            if self.begin_key(&me, &start, now) {
+                let others = self.roster.others();
+                self.send_first(&others, &PeerMessage::StartKey(start));
+                room = room.saturating_sub(1);
+            }
         }
-        if index >= self.state.size() {
-            let until = now.saturating_add(self.config.keygen_timeout);
-            self.keygen.early.push(from, (Early::Keygen(index, attempt), until));
-            return;
-        }
-        self.begin_keygen(index, attempt, now);
     }
 
-    fn begin_keygen(&mut self, index: u64, attempt: u64, now: UnixMillis) -> bool {
-        let Some(participants) = self.everybody() else { return false };
-        let Some(job) = self.keygen.jobs.get_mut(&index) else { return false };
-        if attempt < job.next_attempt
-            || attempt.saturating_sub(job.next_attempt) > MAX_ATTEMPT_JUMP
-            || job.running
-            || job.candidates.iter().filter(|c| c.promised).count() >= MAX_PROMISED
-        {
+    /// Every node's current boot, in the roster's order.
+    fn boots(&self) -> Option<Vec<BootId>> {
+        self.roster.names().iter().map(|name| self.state.current_boot(name)).collect()
+    }
+
+    /// A peer has a key's shares made, with this node.
+    pub(crate) fn join_key(&mut self, from: &NodeName, start: StartKey, now: UnixMillis) {
+        if start.size > self.state.size() {
+            let until = now.saturating_add(self.config.keygen_timeout);
+            self.keygen.early.push(from, (Early::Key(start), until));
+            return;
+        }
+        let is_new = self.state.key_epoch(&start.name).is_none();
+        let able = is_new || self.state.is_holder(&start.name, from);
+        let begun = able
+            && self.boots().as_ref() == Some(&start.boots)
+            && self.has_room_for(from, &start.name, now)
+            && self.begin_key(from, &start, now);
+        if !begun {
+            let StartKey { name, number, .. } = start;
+            let next = self.keygen.jobs.get(&name).map_or(0, |job| job.next_epoch);
+            self.send(from, &PeerMessage::KeyDeclined { name, number, next });
+        }
+    }
+
+    /// Whether a peer may have a key begun here: within its allowance, not while another's is under
+    /// way, and its own again only a little later, since then the last one failed.
+    fn has_room_for(&mut self, from: &NodeName, name: &KeyName, now: UnixMillis) -> bool {
+        let of = |job: &Job| job.running.as_ref().is_some_and(|running| running.leader == *from);
+        let joined = self.keygen.jobs.values().filter(|job| of(job)).count();
+        let Some(running) = self.keygen.jobs.get(name).and_then(|job| job.running.as_ref()) else {
+            return joined < MAX_JOINED;
+        };
+        if running.leader != *from || now.since(running.since) < RETRY {
             return false;
         }
-        job.next_attempt = attempt.saturating_add(1);
-        let (scheme, entry) = (job.scheme, job.entry);
-        let key = KeyRef { name: job.name.clone(), epoch: KeyEpoch(0) };
-        let purpose = match scheme {
-            Scheme::EcdsaSecp256k1 => Purpose::EcdsaKeygen { key },
-            Scheme::Ed25519 => Purpose::Ed25519Keygen { key },
-            Scheme::Bip340Secp256k1 => Purpose::Bip340Keygen { key },
+        let former = |role: &Role| matches!(role, Role::Key { name: of, .. } if of == name);
+        for id in self.runs.which(|slot| former(&slot.role)) {
+            self.end_run(id, &RunError::Burned, now);
+        }
+        true
+    }
+
+    fn begin_key(&mut self, leader: &NodeName, start: &StartKey, now: UnixMillis) -> bool {
+        match self.try_begin_key(leader, start, now) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(key = %start.name, epoch = start.epoch, %error, "shares not begun");
+                false
+            }
+        }
+    }
+
+    fn try_begin_key(
+        &mut self,
+        leader: &NodeName,
+        start: &StartKey,
+        now: UnixMillis,
+    ) -> Result<(), RunError> {
+        let name = start.name.clone();
+        let (scheme, task) = self.task(&name).ok_or(Misuse::WrongKey)?;
+        let participants = self.everybody().ok_or(Misuse::NotParticipating)?;
+        let job = self.keygen.jobs.get_mut(&name).ok_or(Misuse::WrongKey)?;
+        // a new key's shares are all of epoch 0, and differ by their transcripts
+        let fits = match task {
+            Task::Generate => start.epoch == 0,
+            Task::Recover(_) => {
+                start.epoch.checked_sub(job.next_epoch).is_some_and(|ahead| ahead <= MAX_EPOCH_JUMP)
+            }
         };
-        let spec = self.key_spec(purpose, participants, index, entry, attempt);
+        let promised = job.candidates.iter().filter(|c| c.promised).count();
+        if !fits || job.running.is_some() || promised >= MAX_PROMISED {
+            return Err(RunError::Burned);
+        }
+        if matches!(task, Task::Recover(_)) {
+            job.next_epoch = start.epoch.saturating_add(1);
+        }
+        let key = KeyRef { name: name.clone(), epoch: KeyEpoch(start.epoch) };
+        let purpose = task.purpose(scheme, key, self.threshold)?;
+        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
+        // no entry causes it: the boot that leads keeps its numbers apart from the others'
+        let by = tagged_hash("casemate/key-run-by/v1", &[boot.as_bytes()]);
+        let spec = self.key_spec(purpose, participants, start.size, by, start.number);
         let deadline = now.saturating_add(self.config.keygen_timeout);
+        let role = Role::Key { name: name.clone(), leader: leader.clone(), number: start.number };
+        // messages that came early may end it before this returns
+        job_running(&mut self.keygen, &name, Some(Running { leader: leader.clone(), since: now }));
+        let old = name.clone();
         let begun = RunContext::new(spec).map_err(RunError::from).and_then(|context| {
             self.begin_run(
                 context,
                 deadline,
-                Role::Keygen { index },
+                role,
                 now,
                 |node, claim| {
-                    let mut contribution = [0; 32];
-                    node.entropy.fill_bytes(&mut contribution);
-                    let run = match scheme {
-                        Scheme::EcdsaSecp256k1 => AnyRun::EcdsaKeygen(Box::new(
-                            EcdsaKeygenRun::generate(claim, contribution)?,
-                        )),
-                        Scheme::Ed25519 => AnyRun::Ed25519Keygen(Box::new(
-                            Ed25519KeygenRun::generate(claim, contribution, &mut node.entropy)?,
-                        )),
-                        Scheme::Bip340Secp256k1 => {
-                            return Err(casemate_threshold::Misuse::WrongKey.into());
-                        }
-                    };
-                    contribution.zeroize();
-                    Ok(run)
+                    task.run(scheme, claim, node.keygen.live.get(&old), node.entropy.as_mut())
                 },
                 |_, _| Ok(None),
             )
         });
-        match begun {
-            Ok(_) => {
-                if let Some(job) = self.keygen.jobs.get_mut(&index) {
-                    job.running = true;
-                }
-                true
-            }
-            Err(error) => {
-                tracing::warn!(index, %error, "key generation not begun");
-                false
-            }
+        if begun.is_err() {
+            job_running(&mut self.keygen, &name, None);
+        }
+        begun.map(drop)
+    }
+
+    /// A peer does not take part in what this node leads: it is over, and the next one has a number
+    /// that all have fresh.
+    pub(crate) fn key_declined(
+        &mut self,
+        from: &NodeName,
+        name: &KeyName,
+        number: u64,
+        next: u64,
+        now: UnixMillis,
+    ) {
+        let me = self.roster.me();
+        let mine = self.runs.which(|slot| {
+            matches!(&slot.role, Role::Key { name: of, leader, number: run }
+                if of == name && leader == me && *run == number)
+        });
+        let is_recovery = self.state.key_epoch(name).is_some();
+        if let (false, true, Some(job)) =
+            (mine.is_empty(), is_recovery, self.keygen.jobs.get_mut(name))
+            && next.saturating_sub(job.next_epoch) <= MAX_EPOCH_JUMP
+        {
+            job.next_epoch = job.next_epoch.max(next);
+        }
+        for id in mine {
+            tracing::info!(key = %name, %from, "a node does not take part in making its shares");
+            self.end_run(id, &RunError::Burned, now);
         }
     }
 
@@ -313,9 +396,9 @@ impl Node {
         &self,
         purpose: Purpose,
         participants: Participants,
-        index: u64,
+        size: u64,
         entry: Hash32,
-        attempt: u64,
+        number: u64,
     ) -> RunSpec {
         RunSpec {
             genesis: self.state.genesis(),
@@ -323,16 +406,23 @@ impl Node {
             purpose,
             participants,
             threshold: self.threshold,
-            log_index: index,
+            log_index: size,
             entry,
-            attempt,
+            attempt: number,
         }
     }
 
-    pub(crate) fn key_made(&mut self, index: u64, share: Pending, now: UnixMillis) {
+    pub(crate) fn share_made(
+        &mut self,
+        name: &KeyName,
+        leader: NodeName,
+        share: Pending,
+        now: UnixMillis,
+    ) {
         let give_up_at = now.saturating_add(self.config.keygen_timeout.saturating_mul(3));
-        let Some(job) = self.keygen.jobs.get_mut(&index) else { return };
-        job.running = false;
+        let replaces = self.state.key_epoch(name);
+        let Some(job) = self.keygen.jobs.get_mut(name) else { return };
+        job.running = None;
         if job.candidates.iter().filter(|c| !c.promised).count() >= MAX_PENDING
             && let Some(oldest) = job.candidates.iter().position(|c| !c.promised)
         {
@@ -340,6 +430,8 @@ impl Node {
         }
         job.candidates.push_back(Candidate {
             share,
+            leader,
+            replaces,
             tests: BTreeMap::new(),
             testing: Vec::new(),
             confirming: None,
@@ -353,15 +445,15 @@ impl Node {
         self.drive_tests(now);
     }
 
-    pub(crate) fn keygen_failed(&mut self, index: u64, now: UnixMillis) {
-        if let Some(job) = self.keygen.jobs.get_mut(&index) {
-            job.running = false;
+    pub(crate) fn key_failed(&mut self, name: &KeyName, now: UnixMillis) {
+        if let Some(job) = self.keygen.jobs.get_mut(name) {
+            job.running = None;
             job.retry_at = now.saturating_add(RETRY);
         }
     }
 
-    /// The entry that makes a key live is applied: the pending share of that transcript becomes
-    /// the live one, all others are dropped.
+    /// The entry that makes an epoch live is applied: the pending share of that transcript becomes
+    /// the one that signs, the one before and all others are dropped.
     pub(crate) fn key_live(
         &mut self,
         name: &KeyName,
@@ -369,31 +461,29 @@ impl Node {
         live: &KeyLive,
         now: UnixMillis,
     ) {
-        let Some((index, _)) = self.keygen.job_of(name) else { return };
-        let Some(job) = self.keygen.jobs.remove(&index) else { return };
+        let job = self.keygen.jobs.remove(name);
+        let former = self.keygen.live.remove(name);
+        let signs = |index: &u64| self.signing.key(*index) == Some(name);
         for id in self.runs.which(|slot| match &slot.role {
-            Role::Keygen { index: at } => *at == index,
-            Role::Test { name: of, .. } => of == name,
-            _ => false,
+            Role::Key { name: of, .. } | Role::Test { name: of, .. } => of == name,
+            Role::Sign { index, .. } => signs(index),
+            Role::Log { .. } => name.as_str() == LOG_KEY,
+            Role::Triples { .. } => false,
         }) {
             self.end_run(id, &RunError::Burned, now);
         }
+        self.find_job(name, now);
         let found = job
-            .candidates
             .into_iter()
+            .flat_map(|job| job.candidates)
             .find(|candidate| candidate.share.facts().transcript == *transcript);
         let Some(candidate) = found else {
-            tracing::error!(key = %name, "this node has no share of the key that went live");
+            tracing::error!(key = %name, "this node has no share of the epoch that went live");
             return;
         };
         // every boot signed that it saw this transcript, or the entry would not have applied
-        let echoes = candidate
-            .share
-            .facts()
-            .holders
-            .parties()
-            .map(|party| (party, live.transcript))
-            .collect();
+        let holders = candidate.share.facts().holders.clone();
+        let echoes = holders.parties().map(|party| (party, live.transcript)).collect();
         let tests: Vec<_> = live
             .tests
             .iter()
@@ -404,26 +494,28 @@ impl Node {
                 })
             })
             .collect();
-        let confirmed = match candidate.share {
-            Pending::Ecdsa(key) => {
-                key.confirm(&echoes, &tests).map(|key| Live::Ecdsa(Box::new(key)))
-            }
-            Pending::Ed25519(key) => {
-                key.confirm(&echoes, &tests).map(|key| Live::Ed25519(Box::new(key)))
-            }
-        };
-        match confirmed {
+        match candidate.share.confirm(&echoes, &tests) {
             Ok(key) => {
                 self.keygen.live.insert(name.clone(), key);
+                if former.is_none() && candidate.replaces.is_some() {
+                    self.stats.count(Count::Recovered);
+                }
             }
             Err(error) => tracing::error!(key = %name, %error, "the share does not go live"),
         }
+        self.drive_signing(now);
     }
 
     /// Nodes with their current boots, whether or not this one is among them.
-    fn run_set(&self, names: &[NodeName]) -> Option<Participants> {
+    pub(crate) fn run_set(&self, names: &[NodeName]) -> Option<Participants> {
         let boots: Option<Vec<_>> =
             names.iter().map(|name| Some((name.clone(), self.state.current_boot(name)?))).collect();
         self.roster.participants(&boots?)
+    }
+}
+
+fn job_running(keygen: &mut Keygen, name: &KeyName, running: Option<Running>) {
+    if let Some(job) = keygen.jobs.get_mut(name) {
+        job.running = running;
     }
 }

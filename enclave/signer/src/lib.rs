@@ -7,9 +7,10 @@
 //!
 //! Rooms: [`boot`] keys of one boot; [`event`] what happens and what is wanted; [`node`] dispatch;
 //! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
-//! `replies` both sides of that; `signing` permits to signatures; `triples` their stock; `keygen`
-//! and `key_tests` new keys; `checkpoints` and `publish` the log; `runs` protocol runs in
-//! progress; `roster` who is there; `bounded` caps.
+//! `replies` both sides of that; `views` what can be read; `signing` permits to signatures;
+//! `tally` what this boot released; `triples` their stock; `keygen` and `key_tests` new keys, and shares for nodes that lost theirs;
+//! `shares` the schemes; `checkpoints` and `publish` the log; `runs` protocol runs in progress;
+//! `roster` who is there; `stats` counters; `bounded` caps.
 
 pub mod answer;
 pub mod boot;
@@ -26,8 +27,10 @@ mod replies;
 mod requests;
 mod roster;
 mod runs;
+mod shares;
 mod signing;
 mod stats;
+mod tally;
 mod triples;
 mod views;
 
@@ -38,5 +41,5 @@ pub use answer::{
 pub use boot::{BootSecret, Entropy, NotAnEcho};
 pub use event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
 pub use node::Node;
-pub use peer::PeerMessage;
+pub use peer::{PeerMessage, StartKey, StartTest};
 pub use stats::Stats;

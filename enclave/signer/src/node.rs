@@ -20,7 +20,7 @@ use zeroize::Zeroize as _;
 
 use crate::answer::Ticket;
 use crate::boot::{BootSecret, Entropy};
-use crate::checkpoints::Checkpoints;
+use crate::checkpoints::{Checkpoints, StartLog};
 use crate::event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
 use crate::keygen::Keygen;
 use crate::peer::PeerMessage;
@@ -30,6 +30,7 @@ use crate::roster::Roster;
 use crate::runs::{Runs, Slot};
 use crate::signing::Signing;
 use crate::stats::{Count, Stats, Timing};
+use crate::tally::Tally;
 use crate::triples::Triples;
 use crate::views::Asks;
 
@@ -54,8 +55,17 @@ pub struct Node {
     /// Runs that no entry causes, by the boot that asked: size and number in their ids are its
     /// own, so that it uses up nobody's room but its own.
     pub(crate) asked: BTreeMap<BootId, RunRegistry>,
+    /// Runs that make and test shares, by the boot that leads. They may come at any time in a
+    /// key's life, so that they must not share room with the entries' runs: those let go of what is
+    /// older than the newest 65,536 of them.
+    pub(crate) key_runs: BTreeMap<BootId, RunRegistry>,
+    /// Boots that take part: those from the beginning, and others once they were heard.
+    pub(crate) heard: BTreeSet<BootId>,
+    /// Whom this boot has still to tell that it takes part.
+    greet: BTreeSet<NodeName>,
     pub(crate) runs: Runs,
     pub(crate) signing: Signing,
+    pub(crate) tally: Tally,
     pub(crate) triples: Triples,
     pub(crate) keygen: Keygen,
     pub(crate) requests: Requests,
@@ -137,6 +147,7 @@ impl Node {
         let (publisher, tree) = Publisher::from_tail(genesis, tail, &state)?;
         let mut node = Self::with_log(boot, name, (state, tree, publisher), config, entropy)?;
         node.find_jobs(node.state.time());
+        node.greet = node.roster.others().into_iter().collect();
         Ok(node)
     }
 
@@ -154,6 +165,7 @@ impl Node {
         let roster = Roster::new(names, name.clone());
         let party = roster.party(name).ok_or(Misuse::NotParticipating)?;
         let boot_id = boot.id(name);
+        let heard = roster.names().iter().filter_map(|name| state.current_boot(name)).collect();
         Ok(Self {
             config,
             boot,
@@ -165,8 +177,12 @@ impl Node {
             tree,
             registry: RunRegistry::new(party, boot_id),
             asked: BTreeMap::new(),
+            key_runs: BTreeMap::new(),
+            heard,
+            greet: BTreeSet::new(),
             runs: Runs::default(),
             signing: Signing::default(),
+            tally: Tally::new(),
             triples: Triples::default(),
             keygen: Keygen::default(),
             requests: Requests::default(),
@@ -264,6 +280,7 @@ impl Node {
             Event::Link { node, up } => {
                 self.roster.set_link(&node, up);
                 if up {
+                    self.greet.insert(node.clone());
                     // it may have missed a freeze that is not applied yet
                     self.pass_freezes_on(&node);
                 } else {
@@ -272,6 +289,9 @@ impl Node {
             }
             Event::Dispute { from, size, root } => self.disputed(from, size, root),
             Event::Tick => self.tick(now),
+        }
+        for to in std::mem::take(&mut self.greet) {
+            self.send(&to, &PeerMessage::Here);
         }
         let out = std::mem::take(&mut self.out);
         for output in &out {
@@ -394,8 +414,10 @@ impl Node {
             | Effect::Unfrozen { .. }
             | Effect::BootAdmitted { .. }
             | Effect::VersionRaised { .. } => {}
-            Effect::GenerateKey { name, scheme } => {
-                self.key_wanted(name, scheme, index, committed.entry().hash(), now);
+            Effect::GenerateKey { name, .. } => {
+                self.find_job(&name, now);
+                self.resume_early_keygen(now);
+                self.drive_keygen(now);
             }
             Effect::KeyLive { name, transcript, .. } => {
                 if let EntryBody::KeyLive(live) = &committed.entry().body {
@@ -415,7 +437,10 @@ impl Node {
                 let state = &self.state;
                 self.triples.retain_boots(|boot| state.is_current(boot));
                 self.asked.retain(|boot, _| state.is_current(boot));
+                self.key_runs.retain(|boot, _| state.is_current(boot));
+                self.heard.retain(|boot| state.is_current(boot));
                 self.drop_stale_candidates();
+                self.checkpoints.forget_newest();
             }
         }
     }
@@ -436,6 +461,7 @@ impl Node {
             }));
         }
         self.find_jobs(now);
+        self.drive_keygen(now);
     }
 
     fn peer(&mut self, from: &NodeName, bytes: &[u8], now: UnixMillis) {
@@ -443,6 +469,7 @@ impl Node {
         if from == self.roster.me() {
             return;
         }
+        self.heard.extend(self.state.current_boot(from));
         let Ok(message) = PeerMessage::decode(bytes) else {
             tracing::warn!(%from, "malformed message dropped");
             return;
@@ -455,22 +482,25 @@ impl Node {
             PeerMessage::StartTriples { size, number, participants } => {
                 self.join_triples(from, size, number, participants, now);
             }
-            PeerMessage::StartSign { index, attempt, participants, triples, root } => {
-                let start =
-                    crate::signing::StartSign { index, attempt, participants, triples, root };
+            PeerMessage::StartSign { index, attempt, participants, triples, root, epoch } => {
+                let start = crate::signing::StartSign {
+                    index,
+                    attempt,
+                    participants,
+                    triples,
+                    root,
+                    epoch,
+                };
                 self.join_sign(from, start, now);
             }
             PeerMessage::Declined { index, attempt, next } => {
                 self.declined(from, index, attempt, next, now);
             }
-            PeerMessage::StartKeygen { index, attempt } => {
-                self.join_keygen(from, index, attempt, now);
+            PeerMessage::StartKey(start) => self.join_key(from, start, now),
+            PeerMessage::KeyDeclined { name, number, next } => {
+                self.key_declined(from, &name, number, next, now);
             }
-            PeerMessage::StartTest { name, transcript, participants, triples, number } => {
-                let start =
-                    crate::keygen::StartTest { name, transcript, participants, triples, number };
-                self.join_test(from, start, now);
-            }
+            PeerMessage::StartTest(start) => self.join_test(from, start, now),
             PeerMessage::Tested { name, transcript, participants, signature } => {
                 self.tested(&name, &transcript, participants, signature, now);
             }
@@ -482,9 +512,11 @@ impl Node {
             PeerMessage::Cosigned { size, at, signature } => {
                 self.cosigned(from, size, at, signature, now);
             }
-            PeerMessage::StartLogSignature { size, root, participants, number } => {
-                self.join_log_signature(from, size, root, participants, number, now);
+            PeerMessage::StartLogSignature { size, root, participants, number, epoch } => {
+                let start = StartLog { size, root, participants, number, epoch };
+                self.join_log_signature(from, start, now);
             }
+            PeerMessage::Here => {}
             PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
             PeerMessage::Freeze(statement) => self.obey_freeze(&statement, now),
         }

@@ -8,7 +8,7 @@ use casemate_ledger::entry::KeyLive;
 use casemate_proto::cbor::{self, CborError};
 use casemate_proto::governance::SignedStatement;
 use casemate_proto::ids::Hash32;
-use casemate_proto::{KeyName, NodeName, UnixMillis};
+use casemate_proto::{BootId, KeyName, NodeName, UnixMillis};
 use casemate_threshold::message::MAX_MESSAGE_BYTES;
 use minicbor::{Decode, Encode};
 
@@ -52,6 +52,9 @@ pub enum PeerMessage {
         /// The root of the sender's tree with that entry as its last leaf.
         #[n(4)]
         root: Hash32,
+        /// The key's epoch, as the sender has it.
+        #[n(5)]
+        epoch: u64,
     },
     /// The sender does not take part in that attempt.
     #[n(3)]
@@ -66,35 +69,12 @@ pub enum PeerMessage {
         #[n(2)]
         next: u8,
     },
-    /// Generate the key that the entry at `index` asks for.
+    /// Make shares of a key.
     #[n(4)]
-    StartKeygen {
-        /// The entry.
-        #[n(0)]
-        index: u64,
-        /// Which attempt.
-        #[n(1)]
-        attempt: u64,
-    },
+    StartKey(#[n(0)] StartKey),
     /// Sign a pending key's test message.
     #[n(5)]
-    StartTest {
-        /// The key.
-        #[n(0)]
-        name: KeyName,
-        /// Which of its pending shares.
-        #[n(1)]
-        transcript: Hash32,
-        /// Exactly t nodes, the sender among them.
-        #[n(2)]
-        participants: Vec<NodeName>,
-        /// For ECDSA: the triples to use up.
-        #[n(3)]
-        triples: Option<Hash32>,
-        /// The sender's own number for it, fresh.
-        #[n(4)]
-        number: u64,
-    },
+    StartTest(#[n(0)] StartTest),
     /// A pending key's test signature.
     #[n(6)]
     Tested {
@@ -165,6 +145,9 @@ pub enum PeerMessage {
         /// The sender's own number for it, fresh.
         #[n(3)]
         number: u64,
+        /// The key's epoch, as the sender has it.
+        #[n(4)]
+        epoch: u64,
     },
     /// A checkpoint to publish.
     #[n(12)]
@@ -172,6 +155,67 @@ pub enum PeerMessage {
     /// A freezer's word, passed on before it commits.
     #[n(13)]
     Freeze(#[n(0)] SignedStatement),
+    /// The sender's boot, admitted not long ago, takes part from here on.
+    #[n(14)]
+    Here,
+    /// The sender does not take part in making those shares.
+    #[n(15)]
+    KeyDeclined {
+        /// The key.
+        #[n(0)]
+        name: KeyName,
+        /// The number of the start.
+        #[n(1)]
+        number: u64,
+        /// The lowest epoch that the sender has fresh.
+        #[n(2)]
+        next: u64,
+    },
+}
+
+/// Make shares of a key: new ones where it is not live, else for the nodes that have none.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StartKey {
+    /// The key.
+    #[n(0)]
+    pub name: KeyName,
+    /// The epoch to be.
+    #[n(1)]
+    pub epoch: u64,
+    /// How many entries the sender has applied.
+    #[n(2)]
+    pub size: u64,
+    /// The sender's own number for it, fresh.
+    #[n(3)]
+    pub number: u64,
+    /// Every node's current boot, as the sender has it, in the roster's order.
+    #[n(4)]
+    pub boots: Vec<BootId>,
+}
+
+/// Sign a pending key's test message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StartTest {
+    /// The key.
+    #[n(0)]
+    pub name: KeyName,
+    /// Which of its pending shares.
+    #[n(1)]
+    pub transcript: Hash32,
+    /// Exactly t nodes, the sender first.
+    #[n(2)]
+    pub participants: Vec<NodeName>,
+    /// For ECDSA: the triples to use up.
+    #[n(3)]
+    pub triples: Option<Hash32>,
+    /// How many entries the sender has applied.
+    #[n(4)]
+    pub size: u64,
+    /// The sender's own number for it, fresh.
+    #[n(5)]
+    pub number: u64,
 }
 
 impl PeerMessage {
@@ -202,6 +246,7 @@ mod tests {
             participants: vec![NodeName::new("a").unwrap(), NodeName::new("b").unwrap()],
             triples: None,
             root: Hash32::new([1; 32]),
+            epoch: 0,
         };
         let bytes = message.encode();
         assert_eq!(PeerMessage::decode(&bytes), Ok(message));

@@ -2,16 +2,14 @@
 
 use casemate_ledger::payload::{self, Form};
 use casemate_ledger::state::RequestStatus;
-use casemate_ledger::verdict::Pending;
 use casemate_ledger::{EntryBody, Verdict};
 use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
-use casemate_proto::request::{ApprovalBody, SignRequest};
+use casemate_proto::request::SignRequest;
 use casemate_proto::{CredentialId, Denial, Millis, RequestId, Scheme, UnixMillis};
 use casemate_tx::EvmSignature;
 
 use crate::answer::{Answer, Receipt, Signed, SignedDenial, Ticket};
-use crate::bounded::cap;
 use crate::event::Output;
 use crate::node::Node;
 use crate::requests::{Proving, Subject, other_key};
@@ -22,8 +20,6 @@ pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
 const COMMIT_PATIENCE: Millis = Millis(20_000);
 /// How often a proposal is made again that has not committed.
 const PROPOSE_AGAIN: Millis = Millis(5_000);
-/// Most pending requests whose requirements are remembered for answers.
-const MAX_REMEMBERED: usize = 4_096;
 
 impl Node {
     pub(crate) fn busy(&mut self, ticket: Ticket) {
@@ -67,9 +63,6 @@ impl Node {
         verdict: &Verdict,
         now: UnixMillis,
     ) {
-        if let Verdict::Pending(pending) = verdict {
-            self.remember_pending(body, pending);
-        }
         if let EntryBody::Request { stamp, body } = body {
             let key = (stamp.credential, Hash32::new(sha256(body)));
             return self.answer_request(key, index, verdict, now);
@@ -91,22 +84,6 @@ impl Node {
                     self.out.push(Output::Answer { ticket: other.ticket, answer });
                 }
             }
-        }
-    }
-
-    fn remember_pending(&mut self, body: &EntryBody, pending: &Pending) {
-        let key = match body {
-            EntryBody::Request { stamp, body } => {
-                SignRequest::parse(body).ok().map(|r| (stamp.credential, r.request_id))
-            }
-            EntryBody::Approval { body, .. } => {
-                ApprovalBody::parse(body).ok().map(|a| (a.credential, a.request_id))
-            }
-            _ => None,
-        };
-        if let Some(key) = key {
-            self.requests.pending.insert(key, pending.clone());
-            cap(&mut self.requests.pending, MAX_REMEMBERED);
         }
     }
 
@@ -148,7 +125,6 @@ impl Node {
     pub(crate) fn wait_for_receipt(&mut self, credential: CredentialId, request_id: RequestId) {
         let Some(request) = self.state.request(&credential, &request_id) else { return };
         let key = (credential, request.body_hash);
-        self.requests.pending.remove(&(credential, request_id));
         if let Some(waiting) = self.requests.waiting.remove(&key) {
             self.requests.proving.push(Proving {
                 credential,

@@ -68,8 +68,6 @@ pub(crate) struct Requests {
     pub(crate) waiting: BTreeMap<(CredentialId, Hash32), Waiting>,
     pub(crate) others: BTreeMap<Hash32, Vec<Other>>,
     pub(crate) proving: Vec<Proving>,
-    /// What was last said of pending requests.
-    pub(crate) pending: BTreeMap<(CredentialId, RequestId), casemate_ledger::verdict::Pending>,
     /// When this node last asked for an entry that only moves the ledger's time.
     pub(crate) time_wanted_at: UnixMillis,
 }
@@ -209,9 +207,9 @@ impl Node {
             return false;
         };
         let policy = self.state.policy().map(|(_, hash)| hash);
-        let last = self.requests.pending.get(&(*credential, *id));
+        let needs = &pending.requirement;
         policy.is_some_and(|hash| hash != pending.policy)
-            || last.is_some_and(|p| p.not_before.is_some_and(|t| t <= now) && p.have >= p.need)
+            || (needs.not_before.is_some_and(|t| t <= now) && needs.have >= needs.needed)
     }
 
     fn wait_for_entry(
@@ -280,13 +278,13 @@ impl Node {
                 return self.deny(ticket, Some(credential), subject, denial, index, now);
             }
             Some(Outcome::Pending(pending)) => {
-                let last = self.requests.pending.get(&(credential, request_id));
+                let needs = &pending.requirement;
                 Answer::Pending(PendingAnswer {
                     document: pending.document,
-                    grant: last.map(|p| p.grant.clone()),
-                    have: last.map_or(0, |p| p.have),
-                    need: last.map_or(0, |p| p.need),
-                    not_before: last.and_then(|p| p.not_before),
+                    grant: Some(needs.grant.clone()),
+                    have: needs.have.into(),
+                    need: needs.needed.into(),
+                    not_before: needs.not_before,
                     expires: pending.expires,
                 })
             }

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use casemate_proto::ids::Hash32;
 use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
-use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
-    Claim, EcdsaKeygenRun, EcdsaSignRun, EcdsaSignature, Ed25519KeygenRun, Ed25519SignRun,
-    Ed25519Signature, Misuse, Outgoing, Participants, PartyId, PendingEcdsaKey, PendingEd25519Key,
-    Run as _, RunContext, RunError, RunId, RunRegistry, Step, TripleRun, peek_run,
+    Claim, Misuse, Participants, PartyId, RunContext, RunError, RunId, RunRegistry, peek_run,
 };
 use zeroize::Zeroize as _;
 
 use crate::event::Bytes;
 use crate::node::Node;
 use crate::peer::PeerMessage;
+use crate::shares::{AnyRun, AnyStep, Made};
 use crate::stats::Went;
 
 /// Most runs at one time.
@@ -35,86 +33,12 @@ pub(crate) enum Role {
     Triples { leader: NodeName },
     /// The signature that the entry at this index allowed.
     Sign { index: u64, led: bool },
-    /// A pending key's test.
-    Test { name: KeyName, transcript: Hash32, led: bool },
-    /// A key's generation.
-    Keygen { index: u64 },
+    /// A pending share's test.
+    Test { name: KeyName, transcript: Hash32, leader: NodeName },
+    /// A key's shares, new ones or for those that lost theirs; the leader's number for it.
+    Key { name: KeyName, leader: NodeName, number: u64 },
     /// The log key's signature of the checkpoint of this size.
     Log { size: u64, leader: NodeName },
-}
-
-/// A run of any kind.
-pub(crate) enum AnyRun {
-    Triples(Box<TripleRun>),
-    EcdsaSign(Box<EcdsaSignRun>),
-    Ed25519Sign(Box<Ed25519SignRun>),
-    EcdsaKeygen(Box<EcdsaKeygenRun>),
-    Ed25519Keygen(Box<Ed25519KeygenRun>),
-}
-
-/// What a run made.
-pub(crate) enum Made {
-    Pair(TriplePair),
-    Ecdsa(EcdsaSignature),
-    Ed25519(Ed25519Signature),
-    EcdsaKey(PendingEcdsaKey),
-    Ed25519Key(PendingEd25519Key),
-}
-
-/// One call's result, of any kind.
-pub(crate) struct AnyStep {
-    pub(crate) send: Vec<Outgoing>,
-    pub(crate) done: Option<Made>,
-}
-
-impl AnyStep {
-    pub(crate) fn of<T>(step: Step<T>, made: impl FnOnce(T) -> Made) -> Self {
-        Self { send: step.send, done: step.done.map(made) }
-    }
-}
-
-macro_rules! each {
-    ($self:expr, $run:ident => $call:expr) => {
-        match $self {
-            AnyRun::Triples($run) => $call.map(|step| AnyStep::of(step, Made::Pair)),
-            AnyRun::EcdsaSign($run) => $call.map(|step| AnyStep::of(step, Made::Ecdsa)),
-            AnyRun::Ed25519Sign($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519)),
-            AnyRun::EcdsaKeygen($run) => $call.map(|step| AnyStep::of(step, Made::EcdsaKey)),
-            AnyRun::Ed25519Keygen($run) => $call.map(|step| AnyStep::of(step, Made::Ed25519Key)),
-        }
-    };
-}
-
-impl AnyRun {
-    pub(crate) fn start(&mut self, now: UnixMillis) -> Result<AnyStep, RunError> {
-        each!(self, run => run.start(now))
-    }
-    pub(crate) fn receive(
-        &mut self,
-        from: PartyId,
-        bytes: &[u8],
-        now: UnixMillis,
-    ) -> Result<AnyStep, RunError> {
-        each!(self, run => run.receive(from, bytes, now))
-    }
-    pub(crate) fn is_over(&mut self, now: UnixMillis) -> bool {
-        match self {
-            Self::Triples(run) => run.expire(now),
-            Self::EcdsaSign(run) => run.expire(now),
-            Self::Ed25519Sign(run) => run.expire(now),
-            Self::EcdsaKeygen(run) => run.expire(now),
-            Self::Ed25519Keygen(run) => run.expire(now),
-        }
-    }
-    pub(crate) fn burn(&mut self) {
-        match self {
-            Self::Triples(run) => run.burn(),
-            Self::EcdsaSign(run) => run.burn(),
-            Self::Ed25519Sign(run) => run.burn(),
-            Self::EcdsaKeygen(run) => run.burn(),
-            Self::Ed25519Keygen(run) => run.burn(),
-        }
-    }
 }
 
 /// A run with what this node knows of it.
@@ -271,13 +195,15 @@ impl Node {
         role: &Role,
         deadline: UnixMillis,
     ) -> Result<Claim, Misuse> {
-        let (Role::Triples { leader } | Role::Log { leader, .. }) = role else {
-            return self.registry.claim(context, deadline);
+        let me = self.registry.me();
+        let (leader, registries) = match role {
+            Role::Sign { .. } => return self.registry.claim(context, deadline),
+            Role::Triples { leader } | Role::Log { leader, .. } => (leader, &mut self.asked),
+            Role::Key { leader, .. } | Role::Test { leader, .. } => (leader, &mut self.key_runs),
         };
         let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
-        let me = self.registry.me();
         let fresh = || RunRegistry::new(me.party, me.boot);
-        self.asked.entry(boot).or_insert_with(fresh).claim(context, deadline)
+        registries.entry(boot).or_insert_with(fresh).claim(context, deadline)
     }
 
     pub(crate) fn run_message(&mut self, from: PartyId, bytes: &[u8], now: UnixMillis) {
@@ -323,32 +249,26 @@ impl Node {
 
     fn made(&mut self, slot: Slot, made: Made, now: UnixMillis) {
         match (slot.role, made) {
-            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(pair, &leader, now),
-            (Role::Sign { index, led }, Made::Ecdsa(signature)) => {
-                let mut bytes = signature.r_s.to_vec();
-                bytes.push(signature.recovery_id);
-                self.signature_made(index, led, bytes, now);
+            (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(*pair, &leader, now),
+            (Role::Sign { index, led }, Made::Signature(signature)) => {
+                self.signature_made(index, led, signature, now);
             }
-            (Role::Sign { index, led }, Made::Ed25519(signature)) => {
-                self.signature_made(index, led, signature.bytes.to_vec(), now);
+            (Role::Test { name, transcript, leader }, Made::Signature(signature)) => {
+                if leader == *self.roster.me()
+                    && let Some(signature) = signature.first_chunk::<64>()
+                {
+                    let names = self.roster.names_of(&slot.participants);
+                    self.test_made(&name, &transcript, names, *signature, now);
+                }
             }
-            (Role::Test { name, transcript, led }, Made::Ecdsa(signature)) => {
-                let names = self.roster.names_of(&slot.participants);
-                self.test_made(&name, &transcript, names, signature.r_s, led, now);
+            (Role::Key { name, leader, .. }, Made::Share(share)) => {
+                self.share_made(&name, leader, share, now);
             }
-            (Role::Test { name, transcript, led }, Made::Ed25519(signature)) => {
-                let names = self.roster.names_of(&slot.participants);
-                self.test_made(&name, &transcript, names, signature.bytes, led, now);
-            }
-            (Role::Keygen { index }, Made::EcdsaKey(key)) => {
-                self.key_made(index, crate::keygen::Pending::Ecdsa(Box::new(key)), now);
-            }
-            (Role::Keygen { index }, Made::Ed25519Key(key)) => {
-                self.key_made(index, crate::keygen::Pending::Ed25519(Box::new(key)), now);
-            }
-            (Role::Log { size, leader }, Made::Ed25519(signature)) => {
+            (Role::Log { size, leader }, Made::Signature(signature)) => {
                 let led = leader == *self.roster.me();
-                self.log_signature_made(size, led, signature.bytes, now);
+                if let Ok(signature) = <[u8; 64]>::try_from(signature) {
+                    self.log_signature_made(size, led, signature, now);
+                }
             }
             _ => tracing::error!("a run made what its kind does not make"),
         }
@@ -377,8 +297,12 @@ impl Node {
         match slot.role {
             Role::Triples { leader } => self.pair_failed(&leader, &slot.participants, now),
             Role::Sign { index, .. } => self.attempt_failed(index, &blamed, now),
-            Role::Keygen { index } => self.keygen_failed(index, now),
-            Role::Test { name, transcript, led } => self.test_failed(&name, &transcript, led, now),
+            Role::Key { name, .. } => self.key_failed(&name, now),
+            Role::Test { name, transcript, leader } => {
+                if leader == *self.roster.me() {
+                    self.test_failed(&name, &transcript, now);
+                }
+            }
             Role::Log { size, leader } => {
                 self.log_signature_failed(size, leader == *self.roster.me());
             }

@@ -16,20 +16,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use casemate_ledger::permit::MAX_ATTEMPTS;
 use casemate_ledger::{Attempt, EntryBody, Permit};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{CredentialId, Millis, NodeName, RequestId, Scheme, UnixMillis};
-use casemate_threshold::context::Purpose;
+use casemate_proto::{CredentialId, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
-    Authorised, EcdsaSignRun, Ed25519SignRun, KeyEpoch, KeyRef, RunContext, RunError, RunId,
-    RunSpec, TriplePairId, bip340_subject, ed25519_subject,
+    Authorised, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec, TriplePairId,
 };
 
 use crate::bounded::PerPeer;
 use crate::event::Output;
-use crate::keygen::Live;
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, AnyStep, Made, Role};
+use crate::runs::Role;
+use crate::shares::{sign_purpose, subject, wants_triples};
+use crate::stats::Count;
+use crate::tally::TallyError;
 
 /// Most starts of one peer that wait for their entry or their triples.
 const MAX_EARLY_STARTS: usize = 128;
@@ -48,6 +48,7 @@ pub(crate) struct StartSign {
     pub(crate) participants: Vec<NodeName>,
     pub(crate) triples: Option<Hash32>,
     pub(crate) root: Hash32,
+    pub(crate) epoch: u64,
 }
 
 enum Phase {
@@ -68,6 +69,8 @@ struct Job {
     avoid: BTreeSet<NodeName>,
     /// How many of this node's attempts each peer has led.
     led: BTreeMap<NodeName, u8>,
+    /// Whether this boot has counted it among what it released a share for.
+    tallied: bool,
     phase: Phase,
 }
 
@@ -90,18 +93,17 @@ impl Signing {
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
+    /// The key of an allowed entry that is not signed yet.
+    pub(crate) fn key(&self, index: u64) -> Option<&KeyName> {
+        self.jobs.get(&index).map(|job| job.permit.key())
+    }
 }
 
 /// The one place where a ledger's permit becomes leave to release a share: an [`Attempt`] exists
 /// only for a committed, applied, allowed and charged entry, and is used up here.
 #[expect(clippy::needless_pass_by_value, reason = "an attempt is used once")]
 fn authorise(attempt: Attempt, run: RunId) -> Authorised {
-    let digest = attempt.digest();
-    let subject = match attempt.scheme() {
-        Scheme::EcdsaSecp256k1 => Hash32::new(digest),
-        Scheme::Ed25519 => ed25519_subject(&digest),
-        Scheme::Bip340Secp256k1 => bip340_subject(&digest),
-    };
+    let subject = subject(attempt.scheme(), &attempt.digest());
     Authorised::dangerous_assert_committed_and_allowed(run, subject, attempt.release_by())
 }
 
@@ -110,7 +112,7 @@ impl Node {
     pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
         let phase = Phase::Open { not_before: now };
         let (avoid, led) = (BTreeSet::new(), BTreeMap::new());
-        let job = Job { permit, since: now, next: 0, avoid, led, phase };
+        let job = Job { permit, since: now, next: 0, avoid, led, tallied: false, phase };
         self.signing.jobs.insert(job.permit.index(), job);
     }
 
@@ -172,7 +174,7 @@ impl Node {
             self.signing.jobs.iter().map(|(index, job)| (*index, job.permit.scheme())).collect();
         for (index, scheme) in jobs {
             // the oldest that waits for triples gets the next ones; the others need not be looked at
-            if !(starved && scheme == Scheme::EcdsaSecp256k1) {
+            if !(starved && wants_triples(scheme)) {
                 starved |= self.drive_job(index, now);
             }
         }
@@ -186,9 +188,8 @@ impl Node {
         }
         let Some(job) = self.signing.jobs.get(&index) else { return false };
         let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
-        let key = job.permit.key();
-        let holds = |name: &NodeName| self.holds(key, name);
-        let leader = self.roster.leader(index.saturating_add(turn), now, holds);
+        let able = |name: &NodeName| self.is_able(&job.permit, name);
+        let leader = self.roster.leader(index.saturating_add(turn), now, able);
         let leads = leader.as_ref() == Some(self.roster.me());
         let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
@@ -207,37 +208,50 @@ impl Node {
         false
     }
 
+    /// Whether a node can take part: it holds a share, and its boot has applied the entry itself. One
+    /// that was admitted later has no permit for it.
+    fn is_able(&self, permit: &Permit, name: &NodeName) -> bool {
+        let admitted = self.state.boot(name).map(|boot| boot.admitted);
+        self.holds(permit.key(), name) && admitted.is_some_and(|at| at <= permit.at())
+    }
+
     /// Leads an attempt, if this node has what it takes. If only triples are missing, asks for some
     /// and says so.
     fn lead(&mut self, index: u64, now: UnixMillis) -> bool {
         let Some(job) = self.signing.jobs.get(&index) else { return false };
         let (scheme, attempt) = (job.permit.scheme(), job.permit.next_attempt(job.next));
+        let Some(epoch) = self.state.key_epoch(job.permit.key()) else { return false };
         if attempt >= MAX_ATTEMPTS || self.runs.is_full() {
             return false;
         }
         let t = usize::from(self.threshold);
-        let holds = |name: &NodeName| self.holds(job.permit.key(), name);
-        let Some(participants) = self.roster.own_set(t, &job.avoid, now, holds) else {
+        let able = |name: &NodeName| self.is_able(&job.permit, name);
+        let Some(participants) = self.roster.own_set(t, &job.avoid, now, able) else {
             return false;
         };
         let Some(boots) = self.run_participants(&participants) else { return false };
         let Ok(root) = self.tree.root_at(index.saturating_add(1)) else { return false };
-        let triples = match scheme {
-            Scheme::Ed25519 | Scheme::Bip340Secp256k1 => None,
-            Scheme::EcdsaSecp256k1 => {
-                let Some(pair) = self.triples.take_own(&boots) else {
-                    let starved = job.avoid.is_empty();
-                    self.triples_wanted(participants, now);
-                    return starved;
-                };
-                Some(pair.0)
-            }
-        };
-        let start = StartSign { index, attempt, participants: participants.clone(), triples, root };
+        let mut triples = None;
+        if wants_triples(scheme) {
+            let Some(pair) = self.triples.take_own(&boots) else {
+                let starved = job.avoid.is_empty();
+                self.triples_wanted(participants, now);
+                return starved;
+            };
+            triples = Some(pair.0);
+        }
+        let named = participants.clone();
+        let start = StartSign { index, attempt, participants: named, triples, root, epoch };
         if self.begin_sign(&start, true, now) {
-            let StartSign { index, attempt, participants: named, triples, root } = start;
-            let message =
-                PeerMessage::StartSign { index, attempt, participants: named, triples, root };
+            let StartSign { participants: named, .. } = start;
+            let message = PeerMessage::StartSign {
+                index,
+                attempt,
+                participants: named,
+                triples,
+                root,
+                epoch,
+            };
             self.send_first(&participants, &message);
         } else if let Some(pair) = triples {
             self.triples.give_back(boots, TriplePairId(pair));
@@ -275,10 +289,19 @@ impl Node {
             Ok(_) => {}
             Err(_) => return,
         }
-        let Some(job) = self.signing.jobs.get(&index) else { return };
-        let wants_triples = job.permit.scheme() == Scheme::EcdsaSecp256k1;
-        if matches!(job.phase, Phase::Made { .. }) || start.triples.is_some() != wants_triples {
+        // signed, too late, or from before this boot's admission
+        let Some(job) = self.signing.jobs.get(&index) else {
+            return self.decline(from, index, attempt);
+        };
+        let with_triples = wants_triples(job.permit.scheme());
+        if matches!(job.phase, Phase::Made { .. }) || start.triples.is_some() != with_triples {
             return;
+        }
+        match self.state.key_epoch(job.permit.key()) {
+            Some(epoch) if start.epoch == epoch => {}
+            // an entry made it live that is not applied here yet
+            Some(epoch) if start.epoch > epoch => return self.keep_start(from, start, now),
+            _ => return self.decline(from, index, attempt),
         }
         if let Some(id) = start.triples {
             let has = self
@@ -373,6 +396,11 @@ impl Node {
 
     /// Turns this node's own permit into an attempt and begins the run. Whether it began.
     fn begin_sign(&mut self, start: &StartSign, led: bool, now: UnixMillis) -> bool {
+        if let Err(error) = self.may_release(start.index, now) {
+            self.stats.count(Count::TallyRefused);
+            tracing::error!(index = start.index, %error, "no share: this boot has released too much");
+            return false;
+        }
         let Some(job) = self.signing.jobs.get_mut(&start.index) else { return false };
         let attempt = match job.permit.attempt(
             &self.state,
@@ -393,6 +421,11 @@ impl Node {
             job.phase = Phase::Open { not_before: now };
             self.end_run(run, &RunError::Burned, now);
         }
+        if let Err(error) = self.tally(start.index, now) {
+            tracing::error!(index = start.index, %error, "no share: it cannot be counted");
+            return false;
+        }
+        self.stats.count(Count::Released);
         match self.run_attempt(attempt, start, led, now) {
             Ok(run) => {
                 // messages that came early may have ended it already, well or not
@@ -410,6 +443,26 @@ impl Node {
         }
     }
 
+    /// Whether this boot's own tally has room for an entry, or has counted it already.
+    fn may_release(&self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+        match self.signing.jobs.get(&index) {
+            Some(job) if !job.tallied => self.tally.check(&self.state, &job.permit, now).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts an entry, once for all its attempts: they are of one digest.
+    fn tally(&mut self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+        if let Some(job) = self.signing.jobs.get_mut(&index)
+            && !job.tallied
+        {
+            let within = self.tally.check(&self.state, &job.permit, now)?;
+            self.tally.record(&within)?;
+            job.tallied = true;
+        }
+        Ok(())
+    }
+
     fn run_attempt(
         &mut self,
         attempt: Attempt,
@@ -417,7 +470,6 @@ impl Node {
         led: bool,
         now: UnixMillis,
     ) -> Result<RunId, RunError> {
-        use casemate_threshold::Misuse;
         let binding = attempt.binding().clone();
         let set =
             self.roster.participants(&binding.participants).ok_or(Misuse::NotParticipating)?;
@@ -427,22 +479,8 @@ impl Node {
             Some(id) => self.triples.take(&set, &TriplePairId(id)),
             None => None,
         };
-        let purpose = match (attempt.scheme(), &pair) {
-            (Scheme::EcdsaSecp256k1, Some(pair)) => {
-                Purpose::EcdsaSign { key, path: binding.path.clone(), digest, triples: pair.id() }
-            }
-            (Scheme::EcdsaSecp256k1, None) => return Err(Misuse::WrongTriples.into()),
-            (Scheme::Ed25519, _) => Purpose::Ed25519Sign {
-                key,
-                path: binding.path.clone(),
-                subject: ed25519_subject(&digest),
-            },
-            (Scheme::Bip340Secp256k1, _) => Purpose::Bip340Sign {
-                key,
-                path: binding.path.clone(),
-                subject: bip340_subject(&digest),
-            },
-        };
+        let scheme = attempt.scheme();
+        let purpose = sign_purpose(scheme, key, binding.path.clone(), digest, pair.as_ref())?;
         let context = RunContext::new(RunSpec {
             genesis: binding.genesis,
             incarnation: binding.incarnation,
@@ -463,31 +501,10 @@ impl Node {
             role,
             now,
             move |node, claim| {
-                let live = node.keygen.live(&binding.key);
-                match (live, pair) {
-                    (Some(Live::Ecdsa(key)), Some(pair)) => {
-                        Ok(AnyRun::EcdsaSign(Box::new(EcdsaSignRun::new(claim, key, pair)?)))
-                    }
-                    (Some(Live::Ed25519(key)), None) => {
-                        let message = digest.to_vec();
-                        let run = Ed25519SignRun::new(claim, key, message, &mut node.entropy)?;
-                        Ok(AnyRun::Ed25519Sign(Box::new(run)))
-                    }
-                    _ => Err(Misuse::WrongKey.into()),
-                }
+                let live = node.keygen.live.get(&binding.key).ok_or(Misuse::WrongKey)?;
+                live.sign(claim, pair, digest.to_vec(), node.entropy.as_mut())
             },
-            move |run, id| {
-                let authorised = authorise(attempt, id);
-                Ok(match run {
-                    AnyRun::EcdsaSign(run) => {
-                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ecdsa))
-                    }
-                    AnyRun::Ed25519Sign(run) => {
-                        Some(AnyStep::of(run.authorise(authorised, now)?, Made::Ed25519))
-                    }
-                    _ => None,
-                })
-            },
+            move |run, id| run.authorise(authorise(attempt, id), now).map(Some),
         )
     }
 

@@ -132,7 +132,7 @@ impl Stats {
                 [Count::TriplesBegun, Count::TriplesDone, Count::TriplesFailed, Count::TriplesLate],
                 Timing::Triples,
             ),
-            Role::Keygen { .. } | Role::Test { .. } => {
+            Role::Key { .. } | Role::Test { .. } => {
                 ([Count::KeyBegun, Count::KeyDone, Count::KeyFailed, Count::KeyLate], Timing::Key)
             }
             Role::Log { .. } => {

@@ -16,7 +16,8 @@ use casemate_threshold::{
 
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::{AnyRun, Role};
+use crate::runs::Role;
+use crate::shares::AnyRun;
 
 /// Most triple runs of one other leader that this node takes part in at one time.
 const MAX_JOINED: usize = 16;

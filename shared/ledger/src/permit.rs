@@ -196,6 +196,11 @@ impl Permit {
     pub const fn request(&self) -> (CredentialId, RequestId) {
         (self.credential, self.request_id)
     }
+    /// The entry's time.
+    #[must_use]
+    pub const fn at(&self) -> UnixMillis {
+        self.at
+    }
     /// Until when.
     #[must_use]
     pub const fn release_by(&self) -> UnixMillis {

@@ -70,7 +70,18 @@ fn decide(
     in_force(policy, id, grant, ask.intent, now)?;
     per_tx(policy, id, grant, ask.intent, asset.as_ref())?;
     let fee = fee(policy, id, grant, ask.intent)?;
-    let against = Against { policy, book, ask, now, slack, id, grant };
+    let against = Against {
+        policy,
+        book,
+        key: ask.key,
+        path: ask.path,
+        principal: ask.principal,
+        amount: ask.intent.amount,
+        now,
+        slack,
+        id,
+        grant,
+    };
     let counters = limits::check(&against, asset.as_ref(), fee.as_ref())?;
     let tier = match approve::check(policy, id, grant, ask, now)? {
         approve::Outcome::Enough(tier) => tier,

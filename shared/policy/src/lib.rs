@@ -6,7 +6,7 @@
 //!
 //! - [`Policy`]: parsed from text, or from its canonical form, and checked either way.
 //! - [`ChargeBook`]: what was charged, and exact sliding windows over it.
-//! - [`evaluate`]: the verdict.
+//! - [`evaluate`]: the verdict. [`within_limits`]: its limits alone, against another book.
 //! - [`bounds`](bounds()): the most that a fully compromised host can obtain.
 //! - [`lint`](lint()), [`diff`](diff()): what is suspicious, and what changes; [`lint_schemes`]: what
 //!   a key's scheme never signs.
@@ -130,6 +130,7 @@ pub use decision::{Allowance, Approved, Ask, Counter, Decision, Requirement};
 pub use diff::{Diff, diff};
 pub use error::{PolicyError, PolicyErrors, Problem, Rule};
 pub use evaluate::evaluate;
+pub use limits::within_limits;
 pub use lint::{Finding, Severity, lint};
 pub use model::{AssetKey, PolicyDoc};
 pub use policy::{MAX_CANONICAL_BYTES, MAX_TOML_BYTES, Policy};

@@ -1,13 +1,14 @@
 //! Limits over windows: checked against the book, with what is left and when more will be.
 
 use casemate_proto::{
-    Amount, Denial, DenialCode, GrantId, KeyName, Millis, UnixMillis, denial::LimitRef,
+    Amount, Denial, DenialCode, DerivationPath, GrantId, KeyName, Millis, PrincipalId, UnixMillis,
+    denial::LimitRef,
 };
 
 use crate::{
     book::{ChargeBook, Scope, Total, to_total},
-    charge::{ChargeKind, Slack},
-    decision::{Ask, Counter},
+    charge::{Charge, ChargeKind, Slack},
+    decision::Counter,
     evaluate::{Refused, human, refuse},
     model::{AssetKey, Cap, Grant, Per},
     policy::Policy,
@@ -17,7 +18,10 @@ use crate::{
 pub(crate) struct Against<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) book: &'a ChargeBook,
-    pub(crate) ask: &'a Ask<'a>,
+    pub(crate) key: &'a KeyName,
+    pub(crate) path: &'a DerivationPath,
+    pub(crate) principal: &'a PrincipalId,
+    pub(crate) amount: Amount,
     pub(crate) now: UnixMillis,
     pub(crate) slack: Slack,
     pub(crate) id: &'a GrantId,
@@ -45,8 +49,8 @@ pub(crate) fn check(
     asset: Option<&AssetKey>,
     fee: Option<&(AssetKey, Amount)>,
 ) -> Result<Vec<Counter>, Refused> {
-    let own = [(against.ask.key.clone(), asset.cloned())];
-    let native = [(against.ask.key.clone(), fee.map(|(native, _)| native.clone()))];
+    let own = [(against.key.clone(), asset.cloned())];
+    let native = [(against.key.clone(), fee.map(|(native, _)| native.clone()))];
     let lines = lines(against, asset, fee, &own, &native);
     let mut counters = Vec::with_capacity(lines.len());
     let mut failed = None;
@@ -80,6 +84,47 @@ pub(crate) fn check(
     Err(Box::new(denial))
 }
 
+/// Whether what was allowed and charged once is within every limit of the grant that allowed it,
+/// as the policy has that grant now, beside what *another* book holds. All charges are one
+/// signature's.
+///
+/// # Errors
+/// The denial, if a limit would be exceeded, or if the policy has expired or has no such grant.
+pub fn within_limits(
+    policy: &Policy,
+    id: &GrantId,
+    charges: &[Charge],
+    book: &ChargeBook,
+    now: UnixMillis,
+    slack: Slack,
+) -> Result<(), Denial> {
+    let grant = policy.doc().grants.get(id);
+    let grant = grant.filter(|_| !policy.has_expired(now));
+    let of = |kind| charges.iter().find(|charge: &&Charge| charge.kind == kind);
+    let (Some(grant), Some(main)) = (grant, of(ChargeKind::Amount)) else {
+        let detail = format_args!("grant `{id}` is not in force any more");
+        return Err(*refuse(DenialCode::GrantExpired, detail));
+    };
+    if now < book.latest() || slack > book.slack() {
+        let detail = format_args!("the book of charges is at {}, later than {now}", book.latest());
+        return Err(*refuse(DenialCode::Malformed, detail));
+    }
+    let fee = of(ChargeKind::Fee).and_then(|fee| Some((fee.asset.clone()?, fee.amount)));
+    let against = Against {
+        policy,
+        book,
+        key: &main.key,
+        path: &main.path,
+        principal: &main.principal,
+        amount: main.amount,
+        now,
+        slack,
+        id,
+        grant,
+    };
+    check(&against, main.asset.as_ref(), fee.as_ref()).map(drop).map_err(|denial| *denial)
+}
+
 fn lines<'a>(
     against: &'a Against<'_>,
     asset: Option<&'a AssetKey>,
@@ -87,7 +132,7 @@ fn lines<'a>(
     own: &'a [(KeyName, Option<AssetKey>)],
     native: &'a [(KeyName, Option<AssetKey>)],
 ) -> Vec<Line<'a>> {
-    let amount = against.ask.intent.amount;
+    let amount = against.amount;
     let mut lines: Vec<Line<'a>> = Vec::new();
     for limit in &against.grant.limits {
         let window = limit.window;
@@ -139,9 +184,9 @@ fn scope<'a>(against: &'a Against<'_>, line: &'a Line<'_>) -> Scope<'a> {
     Scope {
         kind: line.kind,
         per: line.per,
-        key: against.ask.key,
-        path: against.ask.path,
-        principal: against.ask.principal,
+        key: against.key,
+        path: against.path,
+        principal: against.principal,
         pairs: line.pairs,
     }
 }

@@ -17,14 +17,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use casemate_audit::VerifierKey;
 use casemate_audit::store::File;
-use casemate_ledger::{EntryBody, State};
+use casemate_ledger::{EntryBody, State, StateError};
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{GenesisId, NodeName, UnixMillis};
 use casemate_signer::{
-    Answer, BirthError, Bytes, Event, HaltReason, Handover, Node, Output, SignedReply, Submission,
-    Ticket,
+    Answer, BirthError, BootSecret, Bytes, Entropy, Event, HaltReason, Handover, JoinError, Node,
+    NodeConfig, Output, Query, SignedReply, Submission, Ticket,
 };
 use casemate_sim::SimNsm;
+use rand_core::OsRng;
 
 pub use clock::{ManualClock, ReadClock, SystemClock};
 pub use setup::{ClusterConfig, REGIONS};
@@ -35,6 +36,9 @@ use sequencer::Sequencer;
 const TICK_EVERY_MS: u64 = 50;
 /// How long a caller waits for an answer, in milliseconds of the cluster's clock.
 const PATIENCE_MS: u64 = 120_000;
+
+/// How often a boot asks to be admitted.
+const ASK_AGAIN_MS: u64 = 500;
 
 /// Why a cluster does not come up or does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,12 @@ pub enum ClusterError {
     /// A node refuses the genesis.
     #[error(transparent)]
     Birth(#[from] BirthError),
+    /// A boot refuses the state that it should begin with.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The state that a boot should begin with is none.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// No node of that name, or it is stopped.
     #[error("node `{node}` is not there or is stopped")]
     NoSuchNode {
@@ -91,6 +101,11 @@ pub enum Progress {
         /// Which.
         node: NodeName,
     },
+    /// A node is a member again, with a new boot that holds no share yet.
+    Joined {
+        /// Which.
+        node: NodeName,
+    },
     /// A node halted by itself, which an honest cluster's never does.
     Halted {
         /// Which.
@@ -104,9 +119,21 @@ struct Member {
     name: NodeName,
     /// `None` once it is stopped: its memory is gone.
     node: Option<Node>,
+    /// A boot that has asked to be admitted in its place.
+    joining: Option<Joining>,
+    /// Boots in whose place another was admitted while they ran.
+    retired: Vec<Node>,
     nsm: SimNsm,
     inbox: VecDeque<Event>,
     store: BTreeMap<String, Vec<u8>>,
+}
+
+/// A boot that waits for its admission.
+struct Joining {
+    secret: BootSecret,
+    entropy: Box<dyn Entropy>,
+    /// What is committed since it asked, with the indices.
+    entries: Vec<(u64, Event)>,
 }
 
 /// A cluster in this process.
@@ -116,6 +143,8 @@ pub struct Cluster {
     sequencer: Sequencer,
     clock: Box<dyn ReadClock>,
     parallel: bool,
+    node_config: NodeConfig,
+    entropy: fn(usize) -> Box<dyn Entropy>,
     answers: BTreeMap<Ticket, Answer>,
     asked: BTreeMap<Ticket, NodeName>,
     replies: BTreeMap<Ticket, Option<SignedReply>>,
@@ -142,13 +171,15 @@ impl Cluster {
     /// # Errors
     /// If the configuration makes no cluster.
     pub fn up(config: ClusterConfig, clock: Box<dyn ReadClock>) -> Result<Self, ClusterError> {
-        let parallel = config.parallel;
+        let (parallel, node_config, entropy) = (config.parallel, config.node, config.entropy);
         let (nodes, genesis) = setup::boot(config, clock.now())?;
         let members = nodes
             .into_iter()
             .map(|(node, nsm)| Member {
                 name: node.name().clone(),
                 node: Some(node),
+                joining: None,
+                retired: Vec::new(),
                 nsm,
                 inbox: VecDeque::new(),
                 store: BTreeMap::new(),
@@ -161,6 +192,8 @@ impl Cluster {
             genesis,
             clock,
             parallel,
+            node_config,
+            entropy,
             answers: BTreeMap::new(),
             asked: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -202,7 +235,9 @@ impl Cluster {
     pub fn another_boot(&self, name: &NodeName) -> Result<BootRecord, ClusterError> {
         let no_node = || ClusterError::NoSuchNode { node: name.clone() };
         let member = self.members.iter().find(|m| m.name == *name).ok_or_else(no_node)?;
-        setup::another_boot(name, &member.nsm, self.genesis_id(), self.now())
+        let (_, record) =
+            setup::new_boot(name, &member.nsm, self.genesis_id(), self.now(), &mut OsRng)?;
+        Ok(record)
     }
 
     /// How the cluster began.
@@ -364,6 +399,134 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a node anew: another boot, which the running nodes admit in place of the former one
+    /// and give the state to begin with. If the former one still runs, that one halts. The new boot
+    /// is a member when this returns; its shares come back to it afterwards.
+    ///
+    /// Its store goes on where its peers' stand; what was written while it was down is copied from
+    /// one of them, as its parent would.
+    ///
+    /// # Errors
+    /// If there is no such node, no majority runs, or the new boot is refused.
+    pub fn restart_node(&mut self, name: &NodeName) -> Result<(), ClusterError> {
+        let record = self.begin_restart(name)?;
+        let mut asked_at = self.now();
+        let mut failed = None;
+        self.work_until("admission", |cluster| {
+            // a node's boots are admitted once in a while only
+            let now = cluster.now();
+            if now.since(asked_at).0 >= ASK_AGAIN_MS {
+                asked_at = now;
+                cluster.propose(EntryBody::Admit(record.clone()));
+            }
+            match cluster.finish_restart(name) {
+                Ok(done) => done,
+                Err(error) => {
+                    failed = Some(error);
+                    true
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn member(&mut self, name: &NodeName) -> Result<(usize, &mut Member), ClusterError> {
+        let mut members = self.members.iter_mut().enumerate();
+        members
+            .find(|(_, member)| member.name == *name)
+            .ok_or_else(|| ClusterError::NoSuchNode { node: name.clone() })
+    }
+
+    fn begin_restart(&mut self, name: &NodeName) -> Result<BootRecord, ClusterError> {
+        let (genesis, now, entropy) = (self.genesis_id(), self.now(), self.entropy);
+        let (at, member) = self.member(name)?;
+        let mut entropy = entropy(at);
+        let (secret, record) = setup::new_boot(name, &member.nsm, genesis, now, entropy.as_mut())?;
+        member.joining = Some(Joining { secret, entropy, entries: Vec::new() });
+        self.handovers.remove(name);
+        self.propose(EntryBody::Admit(record.clone()));
+        Ok(record)
+    }
+
+    /// Whether the admitted boot has begun.
+    fn finish_restart(&mut self, name: &NodeName) -> Result<bool, ClusterError> {
+        let (config, genesis) = (self.node_config, self.genesis.clone());
+        let Some(handover) = self.handovers.remove(name) else { return Ok(false) };
+        let (_, member) = self.member(name)?;
+        let Some(Joining { secret, entropy, entries }) = member.joining.take() else {
+            return Ok(false);
+        };
+        let state = State::from_snapshot(&handover.snapshot)?;
+        let node = Node::join(secret, name, &genesis, state, &handover.tail, config, entropy)?;
+        member.retired.extend(member.node.replace(node));
+        member.inbox = entries
+            .into_iter()
+            .filter(|(index, _)| *index >= handover.size)
+            .map(|(_, event)| event)
+            .collect();
+        self.fill_store(name);
+        for other in self.members.iter_mut().filter(|m| m.name != *name && m.node.is_some()) {
+            other.inbox.push_back(Event::Link { node: name.clone(), up: true });
+        }
+        self.tell_who_is_down(name);
+        (self.watch)(Progress::Joined { node: name.clone() });
+        Ok(true)
+    }
+
+    /// A node that has just begun learns which of its channels cannot be opened.
+    fn tell_who_is_down(&mut self, name: &NodeName) {
+        let stopped = self.members.iter().filter(|m| m.node.is_none()).map(|m| m.name.clone());
+        let down: Vec<Event> = stopped.map(|node| Event::Link { node, up: false }).collect();
+        if let Ok((_, member)) = self.member(name) {
+            member.inbox.extend(down);
+        }
+    }
+
+    /// Copies what a node's store lacks from another's.
+    fn fill_store(&mut self, name: &NodeName) {
+        let other = self.members.iter().filter(|m| m.name != *name && m.node.is_some());
+        let newest = other.max_by_key(|member| member.node.as_ref().map_or(0, Node::published));
+        let files = newest.map(|member| member.store.clone()).unwrap_or_default();
+        if let Ok((_, member)) = self.member(name) {
+            for (path, bytes) in files {
+                if path == casemate_audit::store::CHECKPOINT {
+                    member.store.insert(path, bytes);
+                } else {
+                    member.store.entry(path).or_insert(bytes);
+                }
+            }
+        }
+    }
+
+    /// A boot in whose place another was admitted while it ran; the newest of them.
+    pub fn retired(&mut self, name: &NodeName) -> Option<&mut Node> {
+        self.member(name).ok()?.1.retired.last_mut()
+    }
+
+    /// Asks a node to be told something, and waits for the reply.
+    ///
+    /// # Errors
+    /// If it does not run, or does not reply in time.
+    pub fn query(
+        &mut self,
+        name: &NodeName,
+        query: Query,
+    ) -> Result<Option<SignedReply>, ClusterError> {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.saturating_add(1);
+        let (_, member) = self.member(name)?;
+        if member.node.is_none() {
+            return Err(ClusterError::NoSuchNode { node: name.clone() });
+        }
+        member.inbox.push_back(Event::Ask { ticket, query });
+        let mut reply = None;
+        self.work_until("reply", |cluster| {
+            reply = cluster.replies.remove(&ticket);
+            reply.is_some()
+        })?;
+        Ok(reply.flatten())
+    }
+
     /// The files of the first running node's store, once a checkpoint covers all that was done.
     ///
     /// # Errors
@@ -414,9 +577,14 @@ impl Cluster {
         let running = self.members.iter().filter(|member| member.node.is_some()).count();
         for (index, entry, attachment) in self.sequencer.commit(running, self.members.len(), now) {
             (self.watch)(Progress::Committed { index, kind: entry.body.kind() });
-            for member in self.members.iter_mut().filter(|member| member.node.is_some()) {
-                let committed = sequencer::committed(&entry, attachment.as_ref());
-                member.inbox.push_back(Event::Committed(committed));
+            for member in &mut self.members {
+                let event = || Event::Committed(sequencer::committed(&entry, attachment.as_ref()));
+                if let Some(joining) = &mut member.joining {
+                    joining.entries.push((index, event()));
+                }
+                if member.node.is_some() {
+                    member.inbox.push_back(event());
+                }
             }
         }
     }

@@ -151,18 +151,20 @@ pub(super) fn boot(
     Ok((nodes.into_iter().zip(nsms).collect(), genesis))
 }
 
-/// Another boot of a node, attested for a cluster that exists: what a restart would ask to have
-/// admitted. Nothing runs it.
-pub(super) fn another_boot(
+/// Another boot of a node, attested for a cluster that exists: what a restart asks to have
+/// admitted.
+pub(super) fn new_boot(
     name: &NodeName,
     nsm: &SimNsm,
     genesis: GenesisId,
     now: UnixMillis,
-) -> Result<BootRecord, ClusterError> {
-    let secret = BootSecret::generate(&mut OsRng);
+    entropy: &mut dyn Entropy,
+) -> Result<(BootSecret, BootRecord), ClusterError> {
+    let secret = BootSecret::generate(entropy);
     let user_data = secret.user_data(name, &Hash32::new(*genesis.as_bytes()));
     let evidence = nsm.attest(Some(user_data.as_bytes()), None, None, now.0)?;
-    Ok(secret.record(name, evidence))
+    let record = secret.record(name, evidence);
+    Ok((secret, record))
 }
 
 fn spec(name: &NodeName, region: &str, nsm: &SimNsm) -> NodeSpec {

@@ -6,10 +6,10 @@ use casemate_dev::in_process::Progress;
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
 use casemate_proto::{Millis, NodeName};
-use casemate_signer::{HaltReason, PeerMessage};
+use casemate_signer::{HaltReason, PeerMessage, StartKey};
 use casemate_threshold::{RunId, peek_run};
 
-use crate::kit::{Kit, Seen, check, signed};
+use crate::kit::{Kit, Seen, check, key_name, signed};
 
 /// A cluster in which nothing runs but what a test makes run.
 fn quiet(key: &str) -> Kit {
@@ -60,6 +60,7 @@ impl Attack {
             participants: self.pair(),
             triples: None,
             root: self.root(),
+            epoch: 0,
         }
     }
     /// The runs that the victim sends anything in after it received this.
@@ -105,6 +106,7 @@ fn i4_no_share_before_commit() {
         participants: vec![leader.clone(), victim.clone()],
         triples: None,
         root: state.root(),
+        epoch: 0,
     };
     assert!(runs_after(&mut kit, &leader, &victim, &start).is_empty());
 }
@@ -124,6 +126,7 @@ fn i4_no_share_for_a_denied_entry_or_one_that_allows_nothing() {
         participants: vec![leader.clone(), victim.clone()],
         triples: None,
         root,
+        epoch: 0,
     };
     assert!(runs_after(&mut kit, &leader, &victim, &start).is_empty());
     assert!(!kit.halted());
@@ -197,6 +200,7 @@ fn start_with_wrong_participants_is_refused() {
             participants: participants.clone(),
             triples: None,
             root: attack.root(),
+            epoch: 0,
         };
         assert!(attack.runs_after(&start).is_empty(), "{participants:?}");
     }
@@ -222,6 +226,7 @@ fn other_root(attack: &Attack, from: &NodeName) -> PeerMessage {
         participants,
         triples: None,
         root: Hash32::new([0xbb; 32]),
+        epoch: 0,
     }
 }
 
@@ -275,7 +280,7 @@ fn start_with_triples_that_nobody_made_is_declined() {
     participants.sort();
     let root = kit.cluster.any_state().unwrap().root();
     let triples = Some(Hash32::new([1; 32]));
-    let start = PeerMessage::StartSign { index, attempt: 0, participants, triples, root };
+    let start = PeerMessage::StartSign { index, attempt: 0, participants, triples, root, epoch: 0 };
     let seen = kit.watch_outputs(|_| true);
     kit.cluster.inject(&from, &victim, start.encode());
     kit.pass(100);
@@ -356,8 +361,15 @@ fn i12_garbage_and_floods_stop_nothing() {
                 participants: participants.clone(),
                 triples: None,
                 root: Hash32::new([0; 32]),
+                epoch: 0,
             },
-            PeerMessage::StartKeygen { index: 1_000_000 + number, attempt: number },
+            PeerMessage::StartKey(StartKey {
+                name: key_name("agent-7"),
+                epoch: number,
+                size: 1_000_000 + number,
+                number,
+                boots: Vec::new(),
+            }),
             PeerMessage::Cosign { size: 1_000_000 + number, root: Hash32::new([0; 32]) },
         ];
         for message in messages {

@@ -360,6 +360,8 @@ pub enum Seen {
     Proposed(EntryBody),
     /// What leaves the enclave in the clear.
     Outside(Vec<u8>),
+    /// For another boot.
+    Handover,
     Halt,
 }
 
@@ -389,9 +391,7 @@ impl Seen {
             Output::Reply { reply, .. } => {
                 Self::Outside(reply.as_ref().map(|r| r.reply.clone()).unwrap_or_default())
             }
-            Output::Handover(handover) => {
-                Self::Peer(PeerMessage::Run([&handover.snapshot[..], &handover.tail].concat()))
-            }
+            Output::Handover(_) => Self::Handover,
             Output::Halt { .. } => Self::Halt,
         }
     }

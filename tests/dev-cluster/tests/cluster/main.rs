@@ -14,4 +14,5 @@ mod faults;
 mod hostile;
 mod kit;
 mod proofs;
+mod restart;
 mod signing;
