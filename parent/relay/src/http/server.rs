@@ -23,7 +23,7 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// What a connection over the limit is told, as far as it listens.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\ncontent-length: 127\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\ncontent-length: 128\r\n\
     connection: close\r\n\r\n\
     {\"type\":\"urn:casemate:problem:overloaded\",\"title\":\"overloaded\",\"status\":503,\
     \"code\":\"overloaded\",\"detail\":\"too many connections\"}";

@@ -6,31 +6,29 @@
 //! root ([`verify`]), an attachment against the hash that it is called by, and what does not fit is not
 //! written. What is there is never overwritten.
 
+mod fetch;
 mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use casemate_api::reply::StoreListing;
-use casemate_audit::store::{GENESIS, MAX_ATTACHMENT, MAX_TILE};
+use casemate_audit::store::{GENESIS, MAX_TILE, attachment_path};
 use casemate_audit::tile::{Tile, TileKind, parse_tile};
 use casemate_audit::{Checkpoint, StoreRead as _};
-use casemate_proto::ids::Hash32;
-use reqwest::{Client, Url};
+use reqwest::Url;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::fetch::Mirrors;
+use self::verify::Expected;
 use crate::enclave::Enclave;
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, StorePath};
 
 /// How often the store is held against the newest checkpoint.
-const EVERY: Duration = Duration::from_secs(5);
-/// How long one file may take.
-const FETCH: Duration = Duration::from_secs(60);
-/// Most bytes of a listing.
-const MAX_LISTING: usize = 1024 * 1024;
-/// Most parts of a listing that are read from one mirror.
-const MAX_LISTINGS: usize = 100;
+const EVERY: Duration = Duration::from_secs(1);
+/// Files that are fetched at one time.
+const AT_ONCE: usize = 8;
 
 /// Why the store is not complete yet.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +49,7 @@ pub struct Mirror {
     store: Store,
     enclave: Enclave,
     metrics: Arc<Metrics>,
-    mirrors: Vec<Url>,
-    client: Client,
+    mirrors: Arc<Mirrors>,
 }
 
 impl Mirror {
@@ -66,12 +63,8 @@ impl Mirror {
         metrics: Arc<Metrics>,
         mirrors: Vec<Url>,
     ) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(FETCH)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        Ok(Self { store, enclave, metrics, mirrors, client })
+        let mirrors = Arc::new(Mirrors::new(mirrors)?);
+        Ok(Self { store, enclave, metrics, mirrors })
     }
 
     /// Keeps the store complete, for ever.
@@ -87,6 +80,7 @@ impl Mirror {
                     told.clear();
                 }
                 Err(error) => {
+                    // the same line once, not at every try
                     let line = error.to_string();
                     if line != told {
                         tracing::warn!(error = %line, "the store has gaps");
@@ -110,20 +104,9 @@ impl Mirror {
         self.fill_edge(&checkpoint).await?;
         // from the top down: each tile is held against the one above it
         for level in (0..verify::LEVELS).rev() {
-            let kind = TileKind::Hashes(level);
-            for tile in self.missing(kind, from, &checkpoint).await? {
-                let expected = self.parent_hash(level, tile, checkpoint.size).await?;
-                self.fetch_tile(tile, &checkpoint, |bytes| {
-                    verify::is_tile_of(tile, bytes, &expected)
-                })
-                .await?;
-            }
+            self.fill_tiles(TileKind::Hashes(level), from, &checkpoint).await?;
         }
-        for tile in self.missing(TileKind::Entries, from, &checkpoint).await? {
-            let hashes = self.hashes_under(tile).await?;
-            self.fetch_tile(tile, &checkpoint, |bytes| verify::is_bundle_of(tile, bytes, &hashes))
-                .await?;
-        }
+        self.fill_tiles(TileKind::Entries, from, &checkpoint).await?;
         self.fill_attachments().await?;
         Ok(checkpoint.size)
     }
@@ -140,25 +123,21 @@ impl Mirror {
     /// The tiles of the log's right edge: they are not full, and have no tile above that holds their
     /// hash. Together they have to give the checkpoint's root.
     async fn fill_edge(&self, checkpoint: &Checkpoint) -> Result<(), Incomplete> {
-        let edge = verify::edge(checkpoint.size);
-        let (tiles, own) = {
-            let tiles = edge.clone();
-            let own = self
-                .with_store(move |store| tiles.iter().map(|tile| read(store, *tile)).collect())
-                .await;
-            let own: Vec<Option<Vec<u8>>> = own?;
-            (edge, own)
-        };
-        if own.iter().all(Option::is_some) {
+        let tiles = verify::edge(checkpoint.size);
+        let wanted = tiles.clone();
+        let own: Vec<Option<Vec<u8>>> = self
+            .with_store(move |store| wanted.iter().map(|tile| read(store, *tile)).collect())
+            .await?;
+        let Some((first, _)) = tiles.iter().zip(&own).find(|(_, own)| own.is_none()) else {
             return Ok(());
-        }
-        for mirror in &self.mirrors {
+        };
+        for mirror in self.mirrors.all() {
             let mut parts = Vec::with_capacity(tiles.len());
             let mut new = Vec::new();
             for (tile, own) in tiles.iter().zip(&own) {
                 let bytes = match own {
                     Some(bytes) => bytes.clone(),
-                    None => match self.get_tile(mirror, *tile).await {
+                    None => match self.mirrors.tile(mirror, *tile).await {
                         Some(bytes) => {
                             new.push((*tile, bytes.clone()));
                             bytes
@@ -175,27 +154,47 @@ impl Mirror {
                 return Ok(());
             }
         }
-        let missing = tiles.iter().zip(&own).find(|(_, own)| own.is_none());
-        let path = missing.map_or_else(String::new, |(tile, _)| tile.to_string());
-        Err(Incomplete::Nowhere { path, size: checkpoint.size })
+        Err(Incomplete::Nowhere { path: first.to_string(), size: checkpoint.size })
     }
 
-    /// The tiles of a kind that are not here: full ones, and of entries the last one too.
-    async fn missing(
+    /// Fetches the tiles of a kind that are not here, a few at a time.
+    async fn fill_tiles(
         &self,
         kind: TileKind,
         from: u64,
         checkpoint: &Checkpoint,
-    ) -> Result<Vec<Tile>, Incomplete> {
+    ) -> Result<(), Incomplete> {
         let size = checkpoint.size;
+        for some in self.missing(kind, from, size).await?.chunks(AT_ONCE) {
+            let mut fetching = JoinSet::new();
+            for tile in some.iter().copied() {
+                let expected = match kind {
+                    TileKind::Hashes(level) => self.parent_hash(level, tile, size).await?,
+                    TileKind::Entries => self.hashes_under(tile).await?,
+                };
+                let mirrors = Arc::clone(&self.mirrors);
+                fetching.spawn(async move { (tile, mirrors.tile_of(tile, &expected).await) });
+            }
+            while let Some(fetched) = fetching.join_next().await {
+                let (tile, bytes) = fetched.map_err(|_| Incomplete::Interrupted)?;
+                let path = tile.to_string();
+                match bytes {
+                    Some(bytes) => self.keep(&path, bytes).await?,
+                    None => return Err(Incomplete::Nowhere { path, size }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The tiles of a kind that are not here: full ones, and of entries the last one too.
+    async fn missing(&self, kind: TileKind, from: u64, size: u64) -> Result<Vec<Tile>, Incomplete> {
         self.with_store(move |store| {
-            let all = casemate_audit::tile::tiles_for(from, size);
             let wanted =
                 |tile: &Tile| tile.kind() == kind && (tile.is_full() || kind == TileKind::Entries);
             let mut missing = Vec::new();
-            for tile in all.filter(wanted) {
-                let path = StorePath::parse(&tile.to_string())?;
-                if !store.has(&path) {
+            for tile in casemate_audit::tile::tiles_for(from, size).filter(wanted) {
+                if !store.has(&StorePath::parse(&tile.to_string())?) {
                     missing.push(tile);
                 }
             }
@@ -205,40 +204,19 @@ impl Mirror {
     }
 
     /// The hash that the level above has for a full tile.
-    async fn parent_hash(&self, level: u8, tile: Tile, size: u64) -> Result<Hash32, Incomplete> {
-        let path = tile.to_string();
-        let Some((parent, at)) = verify::parent_of(level, tile.index(), size) else {
-            return Err(Incomplete::Nowhere { path, size });
-        };
+    async fn parent_hash(&self, level: u8, tile: Tile, size: u64) -> Result<Expected, Incomplete> {
+        let nowhere = || Incomplete::Nowhere { path: tile.to_string(), size };
+        let (parent, at) = verify::parent_of(level, tile.index(), size).ok_or_else(nowhere)?;
         let bytes = self.with_store(move |store| read(store, parent)).await?;
-        let hashes = match bytes {
-            Some(bytes) => parse_tile(parent, &bytes)?,
-            None => Vec::new(),
-        };
-        hashes.get(at).copied().ok_or(Incomplete::Nowhere { path, size })
+        let hashes = parse_tile(parent, &bytes.ok_or_else(nowhere)?)?;
+        hashes.get(at).copied().map(Expected::Tile).ok_or_else(nowhere)
     }
 
     /// The hashes of the records in a bundle.
-    async fn hashes_under(&self, bundle: Tile) -> Result<Vec<Hash32>, Incomplete> {
+    async fn hashes_under(&self, bundle: Tile) -> Result<Expected, Incomplete> {
         let tile = Tile::new(TileKind::Hashes(0), bundle.index(), bundle.width())?;
         let bytes = self.with_store(move |store| read(store, tile)).await?;
-        Ok(parse_tile(tile, &bytes.unwrap_or_default())?)
-    }
-
-    async fn fetch_tile(
-        &self,
-        tile: Tile,
-        checkpoint: &Checkpoint,
-        fits: impl Fn(&[u8]) -> bool,
-    ) -> Result<(), Incomplete> {
-        for mirror in &self.mirrors {
-            match self.get_tile(mirror, tile).await {
-                Some(bytes) if fits(&bytes) => return self.keep(&tile.to_string(), bytes).await,
-                Some(_) => tracing::warn!(%mirror, %tile, "a mirror's file is not the log's"),
-                None => {}
-            }
-        }
-        Err(Incomplete::Nowhere { path: tile.to_string(), size: checkpoint.size })
+        Ok(Expected::Records(parse_tile(tile, &bytes.unwrap_or_default())?))
     }
 
     async fn keep(&self, path: &str, bytes: Vec<u8>) -> Result<(), Incomplete> {
@@ -251,75 +229,19 @@ impl Mirror {
 
     /// What entries name by a hash, so that it needs no other proof.
     async fn fill_attachments(&self) -> Result<(), Incomplete> {
-        for mirror in &self.mirrors {
-            let mut after = String::new();
-            for _ in 0..MAX_LISTINGS {
-                let Some(listing) = self.list_attachments(mirror, &after).await else { break };
-                for name in listing.names {
-                    self.fill_attachment(mirror, &name).await?;
+        for mirror in self.mirrors.all() {
+            for hash in self.mirrors.attachments(mirror).await {
+                let path = attachment_path(&hash);
+                let own = StorePath::parse(&path).map_err(StoreError::from)?;
+                if self.with_store(move |store| Ok(store.has(&own))).await? {
+                    continue;
                 }
-                match listing.next {
-                    Some(next) if next > after => after = next,
-                    _ => break,
+                if let Some(bytes) = self.mirrors.attachment(mirror, &hash).await {
+                    self.keep(&path, bytes).await?;
                 }
             }
         }
         Ok(())
-    }
-
-    async fn fill_attachment(&self, mirror: &Url, name: &str) -> Result<(), Incomplete> {
-        let Some(hash) = Hash32::from_hex(&format!("0x{name}")).ok() else { return Ok(()) };
-        let path = casemate_audit::store::attachment_path(&hash);
-        let own = StorePath::parse(&path).map_err(StoreError::from)?;
-        if self.with_store(move |store| Ok(store.has(&own))).await? {
-            return Ok(());
-        }
-        match self.get(mirror, &path, MAX_ATTACHMENT).await {
-            Some(bytes) if verify::is_attachment(&hash, &bytes) => self.keep(&path, bytes).await,
-            Some(_) => {
-                tracing::warn!(%mirror, path, "a mirror's file is not what its name says");
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn list_attachments(&self, mirror: &Url, after: &str) -> Option<StoreListing> {
-        let mut url = mirror.join("/v1/store").ok()?;
-        url.query_pairs_mut().append_pair("folder", "attachments").append_pair("after", after);
-        serde_json::from_slice(&self.get_url(url, MAX_LISTING).await?).ok()
-    }
-
-    /// A tile, or the beginning of the full one that it became.
-    async fn get_tile(&self, mirror: &Url, tile: Tile) -> Option<Vec<u8>> {
-        if let Some(bytes) = self.get(mirror, &tile.to_string(), MAX_TILE).await {
-            return Some(bytes);
-        }
-        if tile.is_full() {
-            return None;
-        }
-        let full = self.get(mirror, &tile.full().to_string(), MAX_TILE).await?;
-        verify::beginning(tile, full)
-    }
-
-    async fn get(&self, mirror: &Url, path: &str, max: usize) -> Option<Vec<u8>> {
-        self.get_url(mirror.join(&format!("/v1/store/{path}")).ok()?, max).await
-    }
-
-    /// A file of a mirror; `None` where there is none, or it is larger than it may be.
-    async fn get_url(&self, url: Url, max: usize) -> Option<Vec<u8>> {
-        let mut response = self.client.get(url).send().await.ok()?;
-        if response.status() != reqwest::StatusCode::OK {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            if chunk.len() > max.saturating_sub(bytes.len()) {
-                return None;
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Some(bytes)
     }
 }
 
@@ -332,5 +254,5 @@ fn read(store: &Store, tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
         return Ok(None);
     }
     let full = store.read(&tile.full().to_string(), MAX_TILE)?;
-    Ok(full.and_then(|full| verify::beginning(tile, full)))
+    Ok(full.and_then(|full| verify::beginning(tile, &full)))
 }
