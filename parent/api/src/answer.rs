@@ -36,9 +36,9 @@ const WALLET_V: u8 = 27;
 pub struct SignedJson {
     /// The 32 bytes that are signed.
     pub digest: Hex,
-    /// ECDSA: r‖s‖v, 65 bytes, low s, v 27 or 28. Ed25519: 64 bytes over the digest.
+    /// ECDSA: r‖s‖v, 65 bytes, low s, v 27 or 28. Ed25519 and BIP-340: 64 bytes over the digest.
     pub signature: Hex,
-    /// What it verifies under: 33 bytes SEC 1 or 32 bytes Ed25519.
+    /// What it verifies under, as the log has it: 33 bytes SEC 1 or 32 bytes Ed25519.
     pub public_key: Hex,
     /// The signed transaction; null for everything else, and where the request is only asked about.
     pub raw_transaction: Option<Hex>,
