@@ -81,16 +81,6 @@ impl Scheme {
         }
     }
 
-    /// A public key of the ledger as this scheme's verifiers take it: the 32 bytes of x for
-    /// BIP-340, else the key as it is. None if it is no BIP-340 key.
-    #[must_use]
-    pub fn verifier_key(self, public_key: &[u8]) -> Option<Vec<u8>> {
-        match self {
-            Self::EcdsaSecp256k1 | Self::Ed25519 => Some(public_key.to_vec()),
-            Self::Bip340Secp256k1 => bip340::x_only(public_key).map(|x| x.to_vec()),
-        }
-    }
-
     /// The scheme of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

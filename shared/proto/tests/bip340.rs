@@ -62,16 +62,6 @@ fn x_only_takes_even_points_of_the_curve_alone() {
 }
 
 #[test]
-fn verifiers_of_bip340_alone_take_another_form_than_the_ledgers() {
-    let key = key();
-    assert_eq!(Scheme::Bip340Secp256k1.verifier_key(&key), Some(key[1..].to_vec()));
-    assert_eq!(Scheme::Bip340Secp256k1.verifier_key(&key[1..]), None);
-    for scheme in [Scheme::EcdsaSecp256k1, Scheme::Ed25519] {
-        assert_eq!(scheme.verifier_key(&key), Some(key.to_vec()));
-    }
-}
-
-#[test]
 fn children_are_bip32s_made_even() {
     let mut odd = 0;
     for step in 0..20 {
