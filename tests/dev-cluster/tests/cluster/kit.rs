@@ -117,6 +117,7 @@ impl Kit {
         for name in names {
             let scheme = match *name {
                 "agent-7" => Scheme::EcdsaSecp256k1,
+                "btc" => Scheme::Bip340Secp256k1,
                 _ => Scheme::Ed25519,
             };
             kit.govern(Change::CreateKey { name: key_name(name), scheme }, None);

@@ -10,6 +10,7 @@
     missing_docs
 )]
 
+mod bip340;
 mod faults;
 mod hostile;
 mod kit;
