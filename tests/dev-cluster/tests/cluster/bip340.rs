@@ -1,4 +1,5 @@
-//! BIP-340 keys in a cluster: generated, signed with, limited, audited.
+//! BIP-340 keys in a cluster: generated, signed with, limited, audited, and given back after a
+//! restart.
 
 use casemate_audit::reconcile::{Seen, reconcile};
 use casemate_audit::{Expectations, verify_store};
@@ -10,6 +11,7 @@ use casemate_proto::{ChainId, DenialCode, DerivationPath, Scheme, bip340};
 use casemate_signer::Signed;
 
 use crate::kit::{Kit, check, code, key_name, signed};
+use crate::restart::until_all_hold_shares;
 
 const SCHEME: Scheme = Scheme::Bip340Secp256k1;
 
@@ -92,4 +94,31 @@ fn whatever_is_no_message_is_denied_and_nothing_is_run_for_it() {
     assert_eq!(code(kit.agent_asks(1, &request)), DenialCode::BadPath);
     let runs = seen.lock().unwrap().iter().filter(|(_, seen)| seen.is_run()).count();
     assert_eq!(runs, 0);
+}
+
+#[test]
+fn restarted_node_gets_its_share_back_and_signs_under_the_same_key() {
+    let mut kit = Kit::with_keys(&["casemate.log", "btc"], |_| ());
+    let [a, b, c] = [0, 1, 2].map(|at| kit.name(at));
+    let live =
+        |kit: &Kit| kit.cluster.any_state().unwrap().keys()[&key_name("btc")].live.clone().unwrap();
+    let before = live(&kit);
+    kit.cluster.stop_node(&c).unwrap();
+    kit.cluster.restart_node(&c).unwrap();
+    until_all_hold_shares(&mut kit);
+    let after = live(&kit);
+    assert_eq!(
+        (&after.public_key, after.chain_code, after.epoch),
+        (&before.public_key, before.chain_code, before.epoch + 1)
+    );
+    // a node that never restarted is gone: nobody can sign without the share that came back
+    kit.cluster.stop_node(&b).unwrap();
+    for (node, path) in [(&a, "m/0/1"), (&c, "m/0/2")] {
+        let request = message(&mut kit, path, path);
+        let submission = kit.submission(&kit.agent.clone(), &request);
+        let answer = signed(kit.cluster.ask(node, submission).unwrap());
+        check(&kit, SCHEME, &answer);
+        check_independently(&kit, &request, path, &answer);
+    }
+    assert!(!kit.halted());
 }

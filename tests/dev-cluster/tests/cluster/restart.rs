@@ -26,7 +26,7 @@ fn all_hold_shares(cluster: &Cluster) -> bool {
     })
 }
 
-fn until_all_hold_shares(kit: &mut Kit) {
+pub fn until_all_hold_shares(kit: &mut Kit) {
     kit.cluster.work_until("shares at every node", |cluster| all_hold_shares(cluster)).unwrap();
 }
 
