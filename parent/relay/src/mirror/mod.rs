@@ -3,7 +3,7 @@
 //! An enclave that was admitted anew publishes from its admission on. What the log grew by while it
 //! was away, its parent fetches from the parents of other nodes, up to its own enclave's newest
 //! checkpoint. Nothing is believed: every tile and every record is held against that checkpoint's
-//! root ([`verify`]), an attachment against the hash that it is called by, and what does not fit is not
+//! root, an attachment against the hash that it is called by, and what does not fit is not
 //! written. What is there is never overwritten.
 
 mod fetch;

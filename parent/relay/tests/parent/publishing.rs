@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use casemate_door::FromEnclave;
 use casemate_proto::cbor;
 
-use crate::support::{Stage, genesis, manifest, until};
+use crate::support::{Stage, genesis, manifest, member, until};
 
 #[tokio::test]
 async fn batch_is_acknowledged_when_its_files_are_on_the_disk() {
@@ -54,6 +54,7 @@ async fn disk_that_refuses_is_told_and_the_batch_is_stored_once_it_does_not() {
     assert!(!parent.data.join("store/checkpoint").exists());
     std::fs::remove_file(&blocked).unwrap();
     assert_eq!((control.stored().await, control.stored().await), (0, 1));
+    control.say(&FromEnclave::Status(Box::new(member()))).await;
     until(async || parent.get("/readyz").await.status == 200).await;
     assert_eq!(std::fs::read(parent.data.join("store/tile/0/000")).unwrap(), b"one");
 }

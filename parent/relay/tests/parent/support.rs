@@ -18,6 +18,7 @@ use casemate_proto::manifest::{
 };
 use casemate_proto::stamp::Stamp;
 use casemate_proto::{Algorithm, CredentialId, Millis, NodeName, PublicKey, UnixMillis, cbor};
+use casemate_relay::folder::FolderError;
 use casemate_relay::{Config, Limits, Parent, Peer, StartError};
 use casemate_transport::{Address, FrameReader, Listener, Stream, write_frame};
 use serde_json::Value;
@@ -258,7 +259,18 @@ pub struct Running {
 impl Running {
     pub async fn start(config: Config) -> Self {
         let data = config.folder.clone();
-        let parent = Parent::bind(config).await.unwrap();
+        // a parent of the same folder that was just killed may not be quite gone
+        let parent = soon(async {
+            loop {
+                match Parent::bind(config.clone()).await {
+                    Err(StartError::Folder(FolderError::InUse { .. })) => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    bound => return bound.unwrap(),
+                }
+            }
+        })
+        .await;
         let (http, relay) = (parent.http_address(), parent.relay_address());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(parent.run(async {
