@@ -21,9 +21,11 @@ use casemate_threshold::{
     ecdsa::StockError, ed25519_subject, verify_ed25519,
 };
 use common::{
-    DEADLINE, End, LATE, NOW, Net, Packet, World, key_ref, participant, participants, party,
-    permit_ecdsa, permit_frost,
+    DEADLINE, End, KeygenRun, LATE, NOW, Net, Packet, Purposes, World, key_ref, participant,
+    participants, party, permit_ecdsa, permit_frost,
 };
+use frost_ed25519::Ed25519Sha512;
+use frost_secp256k1_tr::Secp256K1Sha256TR;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -567,20 +569,39 @@ fn pitfall_6_unknown_lanes_sizes_and_counts_are_refused_unread() {
     assert_eq!(refusal(&mut net, 1, &second), Refusal::TooMany { lane: 0, max: 1 });
 }
 
-#[test]
-fn pitfall_7_frost_draws_all_its_randomness_from_the_caller() {
+fn randomness_is_the_callers<S: Purposes>() {
     let mut world = World::new(3, 2, 22);
     let all = world.all.clone();
-    let context = world.context(Purpose::Ed25519Keygen { key: key_ref("k", 0) }, &all, 2);
+    let context = world.context(S::keygen(key_ref("k", 0)), &all, 2);
     let me = participant(0, 0);
     let first_messages = |seed: u64| {
         let claim = RunRegistry::new(me.party, me.boot).claim(context.clone(), DEADLINE).unwrap();
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut run = Ed25519KeygenRun::generate(claim, [1; 32], &mut rng).unwrap();
+        let mut run = KeygenRun::<S>::generate(claim, [1; 32], &mut rng).unwrap();
         run.start(NOW).unwrap().send
     };
     assert_eq!(first_messages(1), first_messages(1));
     assert_ne!(first_messages(1), first_messages(2));
+
+    let keys = world.frost_live::<S>("signs");
+    let commitments = |world: &mut World, seed: u64| {
+        world.rng = ChaCha20Rng::seed_from_u64(seed);
+        let runs = world.frost_sign_runs(&keys, &participants(&[0, 1]), "m", b"x");
+        let mut net = Net::new(runs, 0);
+        net.start();
+        let chunk = |p: &Packet| {
+            cbor::decode::<RunMessage>(&p.bytes, 1 << 20).unwrap().chunks[0].bytes.clone()
+        };
+        net.queue.iter().map(chunk).collect::<Vec<_>>()
+    };
+    assert_eq!(commitments(&mut world, 1), commitments(&mut world, 1));
+    assert_ne!(commitments(&mut world, 1), commitments(&mut world, 2));
+}
+
+#[test]
+fn pitfall_7_frost_draws_all_its_randomness_from_the_caller() {
+    randomness_is_the_callers::<Ed25519Sha512>();
+    randomness_is_the_callers::<Secp256K1Sha256TR>();
 }
 
 #[test]
