@@ -287,6 +287,7 @@ impl World {
             transcript: Hash32::new([3; 32]),
             tests: Vec::new(),
             confirmations: Vec::new(),
+            replaces: None,
         }
     }
 
