@@ -31,7 +31,7 @@ pub mod keys;
 pub mod request;
 pub mod review;
 mod sign;
-mod store;
+pub mod store;
 
 pub use attested::AttestedBoot;
 pub use belief::{Belief, GivenView};
