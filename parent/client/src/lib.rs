@@ -31,6 +31,7 @@ pub mod keys;
 pub mod request;
 pub mod review;
 mod sign;
+mod stand;
 pub mod store;
 
 pub use attested::AttestedBoot;
@@ -47,3 +48,4 @@ pub use keys::{KeyState, PinnedKey};
 pub use request::{Asked, VerifiedSignature};
 pub use review::{Review, ReviewError, review};
 pub use sign::{Outcome, SignOptions};
+pub use stand::Standing;
