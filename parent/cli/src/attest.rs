@@ -40,6 +40,11 @@ enum AttestCommand {
     /// one line that names what failed and both values. Without --pcr0 the image is not checked, and
     /// the command says so.
     Verify(Box<VerifyArgs>),
+    /// Ask a node to attest itself over a nonce made here, and judge what comes: the pinned root, an
+    /// accepted image, the node's region and role, and its boot's keys under the genesis id.
+    ///
+    /// Status 0 only if all of it holds; 1 if not; 4 if the node cannot be reached.
+    Fetch(crate::online::attest::FetchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -162,7 +167,10 @@ enum AttestError {
 
 /// Runs `casemate attest`.
 pub(crate) fn run(args: AttestArgs) -> ExitCode {
-    let AttestCommand::Verify(args) = args.command;
+    let args = match args.command {
+        AttestCommand::Verify(args) => args,
+        AttestCommand::Fetch(args) => return crate::online::attest::run(args),
+    };
     let outcome = judge(&args);
     let warnings = match &outcome {
         Ok(judged) => warnings(&args, &judged.evidence),

@@ -5,10 +5,15 @@
 //! of: that is the genesis id, which the auditor must know from elsewhere. Without it, the command
 //! says that the store agrees with itself and no more.
 //!
-//! Status 0 only if what was asked for was done and nothing was found; 1 otherwise.
+//! With `--cluster` the store is fetched from a node first, the genesis id is the pinned one, and the
+//! heads that the nodes' enclaves sign now are looked for in it.
+//!
+//! Status 0 only if what was asked for was done and nothing was found; 4 if no node can be reached; 1
+//! otherwise.
 
 mod custody;
 mod folder;
+mod live;
 mod print;
 mod show;
 
@@ -27,6 +32,8 @@ use clap::{Args, Subcommand};
 use thiserror::Error;
 
 use self::folder::{Folder, FolderError};
+use self::live::{Compared, Live};
+use crate::online::{self, CliError, OneNodeArgs};
 
 /// Most bytes of a list of what was seen on a chain.
 const MAX_SEEN_BYTES: u64 = 256 * 1024 * 1024;
@@ -56,16 +63,26 @@ enum AuditCommand {
     ///
     /// The store is verified first.
     Custody(CustodyArgs),
+    /// Copy a node's store over HTTP; a copy that was broken off goes on.
+    Fetch(online::fetch::FetchArgs),
 }
 
 #[derive(Debug, Args)]
 struct StoreArgs {
-    /// The store: a folder with `genesis.cbor`, `checkpoint` and `tile/`.
+    /// The store: a folder with `genesis.cbor`, `checkpoint` and `tile/`. With `--cluster`: where to
+    /// keep the copy.
     #[arg(long, value_name = "DIR")]
-    store: PathBuf,
+    store: Option<PathBuf>,
     /// The cluster's genesis id, known from elsewhere.
-    #[arg(long, value_name = "HEX", value_parser = GenesisId::from_hex)]
+    #[arg(long, value_name = "HEX", value_parser = GenesisId::from_hex, conflicts_with = "cluster")]
     genesis: Option<GenesisId>,
+    /// Fetch the store of a node of this cluster first [default without `--store`: the environment's
+    /// CASEMATE_CLUSTER].
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// Which node's store to fetch: its name or URL in the cluster file.
+    #[arg(long, value_name = "NAME|URL", conflicts_with = "genesis")]
+    node: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -139,15 +156,29 @@ enum AuditError {
     Tile { path: String, error: casemate_audit::tile::TileError },
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
+    #[error("no store is named: give `--store DIR`, or `--cluster FILE` to fetch one")]
+    NoStore,
+    #[error(transparent)]
+    Online(#[from] CliError),
+}
+
+impl AuditError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Online(error) => error.status(),
+            _ => online::FAILED,
+        }
+    }
 }
 
 /// Runs `casemate audit`.
-pub(crate) fn run(args: &AuditArgs) -> ExitCode {
-    let (outcome, json) = match &args.command {
-        AuditCommand::Verify(args) => (run_verify(args), args.json),
-        AuditCommand::Show(args) => (show::run(args), args.is_json()),
-        AuditCommand::Reconcile(args) => (run_reconcile(args), args.json),
-        AuditCommand::Custody(args) => (run_custody(args), args.json),
+pub(crate) fn run(args: AuditArgs) -> ExitCode {
+    let (outcome, json) = match args.command {
+        AuditCommand::Verify(args) => (run_verify(&args), args.json),
+        AuditCommand::Show(args) => (show::run(&args), args.is_json()),
+        AuditCommand::Reconcile(args) => (run_reconcile(&args), args.json),
+        AuditCommand::Custody(args) => (run_custody(&args), args.json),
+        AuditCommand::Fetch(args) => return online::fetch::run(args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -155,7 +186,7 @@ pub(crate) fn run(args: &AuditArgs) -> ExitCode {
         Err(error) => {
             // nothing is left to tell it to if this fails
             let _ = print::error(&error, json);
-            ExitCode::FAILURE
+            ExitCode::from(error.status())
         }
     }
 }
@@ -166,22 +197,38 @@ struct Opened {
     replayer: Replayer,
     /// Whether the genesis id was given, and not taken from the store itself.
     pinned: bool,
+    /// Where it was fetched from.
+    live: Option<Live>,
 }
 
 fn open(args: &StoreArgs) -> Result<Opened, AuditError> {
-    let folder = Folder::open(&args.store)?;
-    let path = || args.store.join(GENESIS).display().to_string();
+    let live = match (&args.store, &args.cluster, &args.node) {
+        (Some(_), None, None) => None,
+        (None, None, _) if !online::is_cluster_in_environment() => return Err(AuditError::NoStore),
+        (keep, cluster, node) => {
+            let node = OneNodeArgs::of(cluster.clone(), node.clone());
+            Some(Live::fetch(&node, keep.as_deref())?)
+        }
+    };
+    let store = match (&live, &args.store) {
+        (Some(live), _) => live.path().to_owned(),
+        (None, Some(store)) => store.clone(),
+        (None, None) => return Err(AuditError::NoStore),
+    };
+    let given = live.as_ref().map(Live::genesis).or(args.genesis);
+    let folder = Folder::open(&store)?;
+    let path = || store.join(GENESIS).display().to_string();
     let bytes =
         folder.read(GENESIS, MAX_GENESIS)?.ok_or_else(|| AuditError::Missing { path: path() })?;
     let replayer = Replayer::from_genesis(&bytes)
         .map_err(|error| AuditError::Genesis { path: path(), error })?;
     let found = replayer.state().genesis();
-    if let Some(expected) = args.genesis
+    if let Some(expected) = given
         && expected != found
     {
         return Err(AuditError::OtherCluster { expected, found });
     }
-    Ok(Opened { folder, replayer, pinned: args.genesis.is_some() })
+    Ok(Opened { folder, replayer, pinned: given.is_some(), live })
 }
 
 impl Opened {
@@ -191,6 +238,17 @@ impl Opened {
         change(&mut expectations);
         verify_store(&self.folder, &expectations, &mut self.replayer)
     }
+
+    /// The nodes' heads looked for in what was verified, where the store was fetched.
+    fn compare(&self, report: &Report) -> Result<Option<Compared>, AuditError> {
+        let Some(live) = &self.live else { return Ok(None) };
+        Ok(Some(live.compare(&self.folder, report.size().unwrap_or(0))?))
+    }
+}
+
+/// Whether nothing was found, in the store and beside it.
+fn is_clean(report: &Report, compared: Option<&Compared>) -> bool {
+    report.is_verified() && compared.is_none_or(Compared::is_one_history)
 }
 
 fn run_verify(args: &VerifyArgs) -> Result<bool, AuditError> {
@@ -200,8 +258,9 @@ fn run_verify(args: &VerifyArgs) -> Result<bool, AuditError> {
         expectations.require_log_signature = args.require_log_signature;
         expectations.min_cosigners = args.min_cosigners;
     });
-    print::report(&report, opened.pinned, args.json)?;
-    Ok(report.is_verified())
+    let compared = opened.compare(&report)?;
+    print::report(&report, opened.pinned, compared.as_ref(), args.json)?;
+    Ok(is_clean(&report, compared.as_ref()))
 }
 
 fn run_reconcile(args: &ReconcileArgs) -> Result<bool, AuditError> {
@@ -209,8 +268,9 @@ fn run_reconcile(args: &ReconcileArgs) -> Result<bool, AuditError> {
     let mut opened = open(&args.store)?;
     let report = opened.verify(|_| ());
     let found = reconcile(seen, report.signatures());
-    print::reconciliation(&found, &report, opened.pinned, args.json)?;
-    Ok(report.is_verified() && found.is_clean())
+    let compared = opened.compare(&report)?;
+    print::reconciliation(&found, &report, opened.pinned, compared.as_ref(), args.json)?;
+    Ok(is_clean(&report, compared.as_ref()) && found.is_clean())
 }
 
 fn read_seen(path: &Path) -> Result<Vec<Seen>, AuditError> {
@@ -237,6 +297,7 @@ fn run_custody(args: &CustodyArgs) -> Result<bool, AuditError> {
     let mut opened = open(&args.store)?;
     let report = opened.verify(|_| ());
     let custody = custody::report(&opened.folder, &opened.replayer, report.size().unwrap_or(0));
-    print::custody(&custody, &report, opened.pinned, args.json)?;
-    Ok(report.is_verified())
+    let compared = opened.compare(&report)?;
+    print::custody(&custody, &report, opened.pinned, compared.as_ref(), args.json)?;
+    Ok(is_clean(&report, compared.as_ref()))
 }

@@ -1,9 +1,11 @@
 //! `casemate`: the operator's and the auditor's tool.
 //!
-//! Status 0: done; 1: error, usage included; 2: denied by policy; 3: pending approval.
+//! Status 0: done; 1: error or finding, usage included; 2: denied by policy; 3: pending approval;
+//! 4: not reachable, or not in time.
 
 mod attest;
 mod audit;
+mod online;
 mod policy;
 
 use std::process::ExitCode;
@@ -24,8 +26,27 @@ enum Command {
     Attest(attest::AttestArgs),
     /// The audit log of a cluster, from its store, offline.
     Audit(audit::AuditArgs),
-    /// Policies: lint, bounds, diff, simulate, hash.
+    /// Policies: lint, bounds, diff, simulate, hash; propose, sign, submit.
     Policy(policy::PolicyArgs),
+    /// The nodes of a cluster, and what it survives now.
+    Status(online::status::StatusArgs),
+    /// A cluster's keys: create, list.
+    Keys(online::keys::KeysArgs),
+    /// Ask for a signature.
+    ///
+    /// Status 0: signed, and its receipt verified; 2: denied; 3: waits for approval; 4: not settled in
+    /// time, so ask again under the same id.
+    Sign(Box<online::sign::SignArgs>),
+    /// Approve a pending request, after showing what it is.
+    Approve(online::approve::ApproveArgs),
+    /// Requests that wait for approval, and how one stands.
+    Requests(online::requests::RequestsArgs),
+    /// Stop signing: one freezer can.
+    Freeze(online::freeze::FreezeArgs),
+    /// Lift one freeze: the governance quorum can.
+    Unfreeze(online::freeze::UnfreezeArgs),
+    /// Key pairs of requesters, approvers, governors and freezers.
+    Credential(online::credential::CredentialArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +61,15 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Attest(args) => attest::run(args),
-        Command::Audit(args) => audit::run(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Status(args) => online::status::run(args),
+        Command::Keys(args) => online::keys::run(args),
+        Command::Sign(args) => online::sign::run(*args),
+        Command::Approve(args) => online::approve::run(args),
+        Command::Requests(args) => online::requests::run(args),
+        Command::Freeze(args) => online::freeze::run_freeze(args),
+        Command::Unfreeze(args) => online::freeze::run_unfreeze(args),
+        Command::Credential(args) => online::credential::run(&args),
     }
 }

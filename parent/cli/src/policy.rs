@@ -30,10 +30,23 @@ pub(crate) struct PolicyArgs {
     command: PolicyCommand,
 }
 
+/// What is asked of a cluster, or signed for one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    #[command(flatten)]
+    Offline(OfflineCommand),
+    /// Write a change that sets a policy, against what is in force; say what it tightens and loosens.
+    Propose(crate::online::policy::ProposeArgs),
+    /// Sign a change as a governor, offline, after showing what it is.
+    Sign(crate::online::policy::SignArgs),
+    /// Hand in a change with its policy and the governors' signatures, and wait until it is applied.
+    Submit(crate::online::policy::SubmitArgs),
+}
+
 /// What can be asked about policies. A FILE is a policy's text (TOML), or its canonical form if it
 /// ends in `.cbor`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
+pub(crate) enum OfflineCommand {
     /// Load policies and look for what contradicts itself, is never used, or is wider than it looks.
     ///
     /// Status 1 if one does not load or has an error; warnings leave it 0.
@@ -182,8 +195,19 @@ pub(crate) enum PolicyCliError {
 
 /// Runs the command.
 pub(crate) fn run(args: PolicyArgs) -> ExitCode {
-    let json = args.command.json();
-    match execute(args.command) {
+    use crate::online::{self, policy as change};
+    let command = match args.command {
+        PolicyCommand::Propose(args) => {
+            return online::run(args.json(), async move { change::propose(&args).await });
+        }
+        PolicyCommand::Sign(args) => return online::finish(false, change::sign(&args)),
+        PolicyCommand::Submit(args) => {
+            return online::run(args.json(), async move { change::submit(&args).await });
+        }
+        PolicyCommand::Offline(command) => command,
+    };
+    let json = command.json();
+    match execute(command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let _ = output::error(&error, json);
@@ -195,7 +219,7 @@ pub(crate) fn run(args: PolicyArgs) -> ExitCode {
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
-impl PolicyCommand {
+impl OfflineCommand {
     const fn json(&self) -> bool {
         match self {
             Self::Lint { json, .. }
@@ -207,17 +231,17 @@ impl PolicyCommand {
     }
 }
 
-fn execute(command: PolicyCommand) -> Result<u8, PolicyCliError> {
+fn execute(command: OfflineCommand) -> Result<u8, PolicyCliError> {
     match command {
-        PolicyCommand::Lint { files, keys, at, json } => {
+        OfflineCommand::Lint { files, keys, at, json } => {
             run_lint(&files, &keys.into_iter().collect(), at, json)
         }
-        PolicyCommand::Bounds { files, at, cluster, json } => {
+        OfflineCommand::Bounds { files, at, cluster, json } => {
             run_bounds(&files, at, &cluster, json)
         }
-        PolicyCommand::Diff { old, new, json } => run_diff(&old, &new, json),
-        PolicyCommand::Simulate(args) => simulate::run(&args),
-        PolicyCommand::Hash { files, json } => run_hash(&files, json),
+        OfflineCommand::Diff { old, new, json } => run_diff(&old, &new, json),
+        OfflineCommand::Simulate(args) => simulate::run(&args),
+        OfflineCommand::Hash { files, json } => run_hash(&files, json),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use casemate_api::reply::GenesisJson;
 use casemate_api::{MAX_REPLY_BODY, ReplyKind, reply, route};
 use casemate_door::{ClusterView, KeyView, PendingRequestView, Reply};
 use casemate_proto::manifest::{GenesisRecord, MAX_GENESIS, Manifest, Measurement};
@@ -21,6 +22,9 @@ use crate::error::ClientError;
 use crate::fault::{KeyFault, NodeFailure, NodeFault};
 use crate::http::{Bounds, Http, Response};
 use crate::keys::{self, KeyState, PinnedKey, Shown};
+
+/// Most bytes of the body that holds a genesis record in hex.
+const MAX_GENESIS_BODY: usize = 2 * MAX_GENESIS + 1024;
 
 /// How long the client waits for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,8 +237,10 @@ impl Client {
     }
 
     async fn fetch_genesis(&self, at: usize) -> Result<GenesisRecord, NodeFault> {
-        let body = self.fetch(at, route::GENESIS, MAX_GENESIS).await?.body;
-        let record: GenesisRecord = cbor::decode(&body, MAX_GENESIS)
+        let body = self.fetch(at, route::GENESIS, MAX_GENESIS_BODY).await?.body;
+        let json: GenesisJson = serde_json::from_slice(&body)
+            .map_err(|error| NodeFault::Body { reason: error.to_string() })?;
+        let record: GenesisRecord = cbor::decode(&json.record.0, MAX_GENESIS)
             .map_err(|error| NodeFault::Cbor { what: "genesis record", error })?;
         let (expected, found) = (self.genesis_id(), record.id());
         if found == expected {

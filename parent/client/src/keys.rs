@@ -171,7 +171,8 @@ fn pinned(view: &KeyView, live: &LiveKeyView) -> PinnedKey {
             chain_code: live.chain_code,
             epoch: live.epoch,
             index: live.index,
-            holders: std::collections::BTreeMap::new(),
+            // which boots hold shares is for the enclaves
+            holders: BTreeMap::new(),
         },
         without_share: live.without_share.clone(),
     }

@@ -31,7 +31,8 @@ pub mod keys;
 pub mod request;
 pub mod review;
 mod sign;
-mod store;
+mod stand;
+pub mod store;
 
 pub use attested::AttestedBoot;
 pub use belief::{Belief, GivenView};
@@ -47,3 +48,4 @@ pub use keys::{KeyState, PinnedKey};
 pub use request::{Asked, VerifiedSignature};
 pub use review::{Review, ReviewError, review};
 pub use sign::{Outcome, SignOptions};
+pub use stand::Standing;

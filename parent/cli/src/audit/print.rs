@@ -8,6 +8,7 @@ use casemate_audit::reconcile::Reconciliation;
 use serde_json::{Value, json};
 
 use super::AuditError;
+use super::live::Compared;
 
 /// Said where the genesis id was taken from the store itself.
 const NOT_PINNED: &str = "the genesis id was not given (--genesis): the store agrees with itself, \
@@ -29,11 +30,15 @@ fn print_json(
     schema: &str,
     parts: impl IntoIterator<Item = (&'static str, serde_json::Result<Value>)>,
     pinned: bool,
+    compared: Option<&Compared>,
 ) -> io::Result<()> {
     let mut object = serde_json::Map::new();
     object.insert("schema".to_owned(), json!(schema));
     for (name, part) in parts {
         object.insert(name.to_owned(), part.map_err(io::Error::other)?);
+    }
+    if let Some(compared) = compared {
+        object.insert("live".to_owned(), compared.json());
     }
     object.insert("genesis_pinned".to_owned(), json!(pinned));
     object.insert("warnings".to_owned(), json!(warnings(pinned)));
@@ -59,12 +64,27 @@ fn print_findings(report: &Report, pinned: bool) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn report(report: &Report, pinned: bool, json: bool) -> io::Result<()> {
+/// What was found by comparing with the nodes, on standard output.
+fn print_compared(compared: Option<&Compared>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, line) in compared.map(Compared::lines).unwrap_or_default() {
+        writeln!(out, "{name:<12} {line}")?;
+    }
+    Ok(())
+}
+
+pub(super) fn report(
+    report: &Report,
+    pinned: bool,
+    compared: Option<&Compared>,
+    json: bool,
+) -> io::Result<()> {
     if json {
         let parts = [("report", serde_json::to_value(report))];
-        return print_json("casemate.audit.verify/1", parts, pinned);
+        return print_json("casemate.audit.verify/1", parts, pinned, compared);
     }
     print_report(&mut io::stdout().lock(), report)?;
+    print_compared(compared)?;
     print_findings(report, pinned)
 }
 
@@ -104,6 +124,7 @@ pub(super) fn reconciliation(
     found: &Reconciliation,
     report: &Report,
     pinned: bool,
+    compared: Option<&Compared>,
     json: bool,
 ) -> io::Result<()> {
     if json {
@@ -111,7 +132,7 @@ pub(super) fn reconciliation(
             ("reconciliation", serde_json::to_value(found)),
             ("report", serde_json::to_value(report)),
         ];
-        return print_json("casemate.audit.reconcile/1", parts, pinned);
+        return print_json("casemate.audit.reconcile/1", parts, pinned, compared);
     }
     let mut out = io::stdout().lock();
     for matched in &found.recorded {
@@ -127,6 +148,8 @@ pub(super) fn reconciliation(
         found.unrecorded.len(),
         found.not_seen
     )?;
+    drop(out);
+    print_compared(compared)?;
     print_findings(report, pinned)
 }
 
@@ -134,6 +157,7 @@ pub(super) fn custody(
     custody: &CustodyReport,
     report: &Report,
     pinned: bool,
+    compared: Option<&Compared>,
     json: bool,
 ) -> io::Result<()> {
     if json {
@@ -141,8 +165,9 @@ pub(super) fn custody(
             ("custody", serde_json::to_value(custody)),
             ("log_verified", Ok(json!(report.is_verified()))),
         ];
-        return print_json("casemate.audit.custody/1", parts, pinned);
+        return print_json("casemate.audit.custody/1", parts, pinned, compared);
     }
     write!(io::stdout().lock(), "{custody}")?;
+    print_compared(compared)?;
     print_findings(report, pinned)
 }

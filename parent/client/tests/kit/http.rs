@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
+use casemate_api::reply::GenesisJson;
+use casemate_api::text::Hex;
 use casemate_api::{Rendered, ReplyKind};
 use casemate_proto::stamp::Stamp;
 use casemate_proto::{NodeName, cbor};
@@ -67,7 +69,11 @@ fn answer(asked: &Asked, stream: &mut TcpStream, fake: &Fake, node: &NodeName) {
             "/v1/attestation" => ReplyKind::Attestation,
             "/v1/cluster" => ReplyKind::Cluster,
             "/v1/keys" => ReplyKind::Keys,
-            "/v1/genesis" => return (200, cbor::encode(&world.genesis)),
+            "/v1/genesis" => {
+                let record = Hex(cbor::encode(&world.genesis));
+                let json = GenesisJson { genesis_id: world.id, record };
+                return (200, serde_json::to_vec(&json).unwrap());
+            }
             "/v1/requests" if asked.method == "POST" => {
                 let stamp = Stamp::from_header(asked.stamp.as_ref().unwrap()).unwrap();
                 let Rendered { status, body, .. } = world.answer(node, stamp, asked.body.clone());

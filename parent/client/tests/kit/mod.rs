@@ -101,6 +101,9 @@ pub struct Node {
     pub asked: Vec<(Stamp, Vec<u8>)>,
 }
 
+/// A signed request: its body, the records that allowed it and that hold it, the signature.
+pub type OnRecord = (Vec<u8>, u64, u64, Vec<u8>);
+
 /// The whole cluster.
 pub struct World {
     pub genesis: GenesisRecord,
@@ -113,7 +116,7 @@ pub struct World {
     pub key_live: u64,
     pub tree: Tree,
     pub leaves: Vec<Vec<u8>>,
-    pub signed: BTreeMap<(CredentialId, RequestId), (Vec<u8>, u64, u64, Vec<u8>)>,
+    pub signed: BTreeMap<(CredentialId, RequestId), OnRecord>,
     pub pending: Vec<PendingRequestView>,
     pub change_head: Hash32,
     pub freezes: Vec<casemate_door::FreezeView>,
@@ -287,6 +290,7 @@ impl World {
             transcript: Hash32::new([3; 32]),
             tests: Vec::new(),
             confirmations: Vec::new(),
+            replaces: None,
         }
     }
 
