@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frame_over_the_cap_is_refused_before_it_is_read_or_memory_set_aside() {
+    async fn i12_frame_over_the_cap_is_refused_before_it_is_read_or_memory_set_aside() {
         let mut stream: &[u8] = b"\xff\xff\xff\xffrest";
         let error = read_frame(&mut stream, 10).await.unwrap_err();
         assert_eq!(error.to_string(), "a frame of 4294967295 bytes where at most 10 are allowed");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn announced_frame_takes_no_memory_before_it_comes() {
+    async fn i12_announced_frame_takes_no_memory_before_it_comes() {
         let (mut a, b) = tokio::io::duplex(64);
         a.write_all(b"\x01\0\0\0abc").await.unwrap();
         let mut reader = FrameReader::new(b, 1 << 24);

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_that_names_no_port_holds_up_no_other() {
+    async fn i12_connection_that_names_no_port_holds_up_no_other() {
         let (_folder, path) = place();
         let mut listener = Listener::bind(&path, &[5]).unwrap();
         let mut silent = Vec::new();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connection_that_names_no_port_is_closed_after_its_time() {
+    async fn i12_connection_that_names_no_port_is_closed_after_its_time() {
         let (_folder, path) = place();
         let mut listener = Listener::bind(&path, &[5]).unwrap();
         let mut client = UnixStream::connect(&path).await.unwrap();

@@ -18,7 +18,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn body_over_its_cap_is_refused_announced_or_not() {
+async fn i12_body_over_its_cap_is_refused_announced_or_not() {
     let Stage { parent, mut control, enclave: _enclave, folder: _folder } = Stage::new().await;
     let body = vec![b' '; MAX_BODY + 1];
     let response = parent.request("", &body).await;
@@ -64,7 +64,7 @@ async fn body_over_its_cap_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn headers_over_their_cap_in_size_or_number_are_refused() {
+async fn i12_headers_over_their_cap_in_size_or_number_are_refused() {
     let Stage { parent, control: _control, enclave: _enclave, folder: _folder } =
         Stage::new().await;
     let long = "x".repeat(20_000);
@@ -79,7 +79,7 @@ async fn headers_over_their_cap_in_size_or_number_are_refused() {
 }
 
 #[tokio::test]
-async fn slow_headers_slow_bodies_and_idle_connections_are_ended() {
+async fn i12_slow_headers_slow_bodies_and_idle_connections_are_ended() {
     let stage = Stage::with(|config| {
         config.limits.header_timeout = Duration::from_millis(200);
         config.limits.body_timeout = Duration::from_millis(200);
@@ -125,7 +125,7 @@ async fn drip_of_a_byte_at_a_time_does_not_keep_a_connection() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_told_so_and_room_is_made_again() {
+async fn i12_connections_over_the_limit_are_told_so_and_room_is_made_again() {
     let stage = Stage::with(|config| config.limits.http_connections = 3).await;
     let parent = &stage.parent;
     // those that asked whether it is ready are gone
@@ -170,7 +170,7 @@ async fn connections_from_one_address_are_limited_by_themselves() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_for_the_enclave_is_refused() {
+async fn i12_more_than_may_wait_for_the_enclave_is_refused() {
     let stage = Stage::with(|config| config.limits.in_flight = 2).await;
     let Stage { parent, mut control, enclave: _enclave, folder: _folder } = stage;
     let third = async {
@@ -226,7 +226,7 @@ async fn governance_submissions_are_few_at_a_time() {
 }
 
 #[tokio::test]
-async fn response_that_is_not_read_does_not_keep_a_connection() {
+async fn i12_response_that_is_not_read_does_not_keep_a_connection() {
     let stage = Stage::with(|config| {
         config.limits.write_timeout = Duration::from_millis(300);
         config.limits.header_timeout = Duration::from_secs(60);

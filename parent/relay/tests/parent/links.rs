@@ -121,7 +121,7 @@ async fn what_is_no_parent_never_reaches_the_enclave() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_closed_and_idle_ones_make_room() {
+async fn i12_connections_over_the_limit_are_closed_and_idle_ones_make_room() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
     config.limits.relay_connections = 2;

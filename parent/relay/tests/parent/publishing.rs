@@ -74,7 +74,7 @@ async fn genesis_is_kept_once_the_disk_does_not_refuse() {
 }
 
 #[tokio::test]
-async fn more_than_may_wait_for_a_refusing_disk_is_asked_for_again() {
+async fn i12_more_than_may_wait_for_a_refusing_disk_is_asked_for_again() {
     let Stage { parent, mut control, mut enclave, folder: _folder } = Stage::new().await;
     let blocked = parent.data.join("store/tile");
     std::fs::write(&blocked, "").unwrap();
