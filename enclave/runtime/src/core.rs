@@ -57,6 +57,11 @@ impl Common {
     pub(crate) fn set_policy(&self, policy: LinkPolicy) {
         self.policy.send_replace(Some(Arc::new(policy)));
     }
+
+    /// Whether a link was made as the boot that this enclave is now: one that began anew is another.
+    fn is_own(&self, link: &Link) -> bool {
+        self.policy.borrow().as_ref().is_some_and(|policy| policy.identity.boot() == link.own)
+    }
 }
 
 /// The links that are up, the newest for each boot.
@@ -347,6 +352,8 @@ impl Core {
 
     async fn link(&mut self, from: FromLink) -> Result<(), String> {
         match from {
+            // the peer knows a former boot by it: dropped, it is dialled again
+            FromLink::Up(link) if !self.common.is_own(&link) => {}
             FromLink::Up(link) => {
                 self.common.links.add(link.clone());
                 match &mut self.phase {
@@ -386,7 +393,12 @@ impl Core {
         let Some((node, boot)) = self.common.links.remove(number) else { return };
         match &mut self.phase {
             Phase::Member(member) => member.link_down(&node, boot).await,
-            Phase::Joining(joining) => joining.link_down(&node),
+            // another boot of the node may be linked still
+            Phase::Joining(joining) => {
+                if !self.common.links.all().any(|link| *link.peer.node() == node) {
+                    joining.link_down(&node);
+                }
+            }
             Phase::Waiting | Phase::Birth(_) => {}
         }
     }
@@ -461,8 +473,11 @@ impl Core {
         }
         match &mut self.phase {
             Phase::Waiting => {}
-            Phase::Birth(birth) => birth.tick(&self.common),
-            Phase::Joining(joining) => joining.tick(&self.common),
+            Phase::Birth(birth) => birth.tick(&mut self.common)?,
+            Phase::Joining(joining) => {
+                joining.start_over_if_short(&mut self.common)?;
+                joining.tick(&self.common);
+            }
             Phase::Member(member) => member.tick(&mut self.common),
         }
         self.advance().await
