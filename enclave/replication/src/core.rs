@@ -243,6 +243,7 @@ impl Core {
                 },
             }
             let now = view.borrow_and_update().clone();
+            self.inbound.forget_all(&now.retired);
             for mismatch in self.watch_roots(&now) {
                 self.tell(mismatch).await;
             }

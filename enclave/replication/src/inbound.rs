@@ -4,7 +4,7 @@
 //! a boot that the ledger retired says nothing any more. What passes goes to openraft, a bounded
 //! number at a time for each peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use casemate_proto::{BootId, Millis};
@@ -67,6 +67,12 @@ impl Inbound {
     /// Forgets what a peer whose channel is gone has sent in part.
     pub(crate) fn forget(&self, boot: &BootId) {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).remove(boot);
+    }
+
+    /// Forgets boots that were retired: the room is for those that may still say something.
+    pub(crate) fn forget_all(&self, retired: &BTreeSet<BootId>) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|boot, _| !retired.contains(boot));
     }
 
     /// How long ago a majority stood behind the leader that this boot follows.

@@ -405,6 +405,15 @@ impl JoinRun {
         self.joined.is_some()
     }
 
+    /// Whether some say that this boot is admitted, and fewer than t say so alike.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        !self.words.is_empty()
+            && self.download.is_none()
+            && self.joined.is_none()
+            && self.confirmed() < self.threshold
+    }
+
     /// What that node gave does not fit; another is asked next.
     pub fn refuse(&mut self, from: &NodeName) {
         let times = self.poor.entry(from.clone()).or_default();

@@ -148,7 +148,11 @@ impl Peers {
         // a node's former boots that are gone are of no use; what is kept is one for each node and
         // whatever is up
         links.retain(|other, link| *other == boot || link.up || link.node != node);
-        links.insert(boot, Link { node, up, since: Instant::now(), heard: None });
+        if up || !self.view.borrow().retired.contains(&boot) {
+            links.insert(boot, Link { node, up, since: Instant::now(), heard: None });
+        } else {
+            links.remove(&boot);
+        }
         drop(links);
         if !up {
             locked(&self.waiting).open.retain(|_, waiting| waiting.of != boot);

@@ -7,9 +7,11 @@ use casemate_proto::manifest::{BootRecord, GenesisRecord, Manifest};
 use casemate_replication::StartAt;
 use casemate_replication::genesis::{GenesisRun, Outgoing};
 use casemate_signer::{BootSecret, Node, NodeConfig};
+use tokio::time::Instant;
 
 use crate::core::{Common, Refusal};
 use crate::envelope::{self, Kind};
+use crate::joining::EVIDENCE_LIFE;
 use crate::links::{Link, LinkPolicy};
 use crate::member::{Beginning, Member};
 
@@ -19,6 +21,7 @@ pub(crate) struct Birth {
     config: NodeConfig,
     manifest: Manifest,
     record: BootRecord,
+    attested: Instant,
     parts: Option<(BootSecret, GenesisRun)>,
 }
 
@@ -69,7 +72,14 @@ impl Birth {
         });
         tracing::info!(%node, boot = %record.id(), "born; waiting for the others");
         let run = GenesisRun::new(manifest.clone(), record.clone());
-        Ok(Self { node: node.clone(), config, manifest, record, parts: Some((secret, run)) })
+        Ok(Self {
+            node: node.clone(),
+            config,
+            manifest,
+            record,
+            attested: Instant::now(),
+            parts: Some((secret, run)),
+        })
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -95,14 +105,29 @@ impl Birth {
         }
     }
 
-    pub(crate) fn tick(&mut self, common: &Common) {
+    pub(crate) fn tick(&mut self, common: &mut Common) -> Result<(), Refusal> {
         let now = common.platform.clock.now();
-        let Some((secret, run)) = &mut self.parts else { return };
+        let Some((secret, run)) = &mut self.parts else { return Ok(()) };
+        if let Some(reason) = run.hopeless(now) {
+            tracing::warn!(%reason, "the birth begins anew");
+            *self = Self::begin(&self.node.clone(), self.manifest.clone(), self.config, common)?;
+            common.links.retain(|_| false);
+            return Ok(());
+        }
+        if self.attested.elapsed() > EVIDENCE_LIFE {
+            self.attested = Instant::now();
+            let scope = GenesisRecord::manifest_hash(&self.manifest);
+            match evidence(secret, &self.node, &scope, common) {
+                Ok(record) => send(run.renew(record), common),
+                Err(error) => tracing::error!(%error, "no attestation"),
+            }
+        }
         let sign = |message: &[u8]| secret.sign_genesis_echo(message).ok();
         match run.advance(now, &sign) {
             Ok(out) => send(out, common),
             Err(error) => tracing::warn!(%error, "at the birth: refused"),
         }
+        Ok(())
     }
 
     /// The genesis stands: this boot is a member.
@@ -137,8 +162,8 @@ impl Birth {
 
 pub(crate) fn send(out: Vec<Outgoing>, common: &Common) {
     for (to, message) in out {
-        let link = common.links.all().find(|link| *link.peer.node() == to);
-        if let Some(link) = link {
+        // a former boot's link may be up still
+        for link in common.links.all().filter(|link| *link.peer.node() == to) {
             link.send(envelope::seal(Kind::Genesis, &message));
         }
     }

@@ -4,7 +4,7 @@
 //! member until something halts it. It does no work of its own: it hands words from one room to
 //! another, so it is never busy for long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,11 @@ impl Common {
     pub(crate) fn set_policy(&self, policy: LinkPolicy) {
         self.policy.send_replace(Some(Arc::new(policy)));
     }
+
+    /// Whether a link was made as the boot that this enclave is now: one that began anew is another.
+    fn is_own(&self, link: &Link) -> bool {
+        self.policy.borrow().as_ref().is_some_and(|policy| policy.identity.boot() == link.own)
+    }
 }
 
 /// The links that are up, the newest for each boot.
@@ -72,15 +77,10 @@ impl Links {
         self.newest.insert(link.peer.boot(), link.number);
         self.links.insert(link.number, link);
     }
-    /// Forgets a link, and thereby closes it. The boot whose newest link it was.
+    /// Forgets a link, and thereby closes it. Its boot, if no link to it is left.
     fn remove(&mut self, number: u64) -> Option<(NodeName, BootId)> {
-        let link = self.links.remove(&number)?;
-        let boot = link.peer.boot();
-        if self.newest.get(&boot) != Some(&number) {
-            return None;
-        }
-        self.newest.remove(&boot);
-        Some((link.peer.node().clone(), boot))
+        let boot = self.links.get(&number)?.peer.boot();
+        self.retain(|link| link.number != number).into_iter().find(|(_, lost)| *lost == boot)
     }
     /// The link that something was heard on now.
     fn heard(&mut self, number: u64) -> Option<Link> {
@@ -96,11 +96,24 @@ impl Links {
     pub(crate) fn all(&self) -> impl Iterator<Item = &Link> {
         self.newest.values().filter_map(|number| self.links.get(number))
     }
-    /// Closes all links but those that `keep` wants.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Link) -> bool) {
-        self.links.retain(|_, link| keep(link));
+    /// Closes all links but those that `keep` wants. The boots that no link is left to.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Link) -> bool) -> BTreeSet<(NodeName, BootId)> {
+        let mut closed = BTreeSet::new();
+        self.links.retain(|_, link| {
+            let kept = keep(link);
+            if !kept {
+                closed.insert((link.peer.node().clone(), link.peer.boot()));
+            }
+            kept
+        });
         let links = &self.links;
         self.newest.retain(|_, number| links.contains_key(number));
+        // an older link to the same boot takes the place of the one that went
+        for link in links.values().rev() {
+            self.newest.entry(link.peer.boot()).or_insert(link.number);
+        }
+        closed.retain(|(_, boot)| !self.newest.contains_key(boot));
+        closed
     }
     /// Says on every link that this boot is there, once a second, and gives up those that say
     /// nothing: a peer that is paused counts as gone, and is dialled again. Those given up.
@@ -339,6 +352,8 @@ impl Core {
 
     async fn link(&mut self, from: FromLink) -> Result<(), String> {
         match from {
+            // the peer knows a former boot by it: dropped, it is dialled again
+            FromLink::Up(link) if !self.common.is_own(&link) => {}
             FromLink::Up(link) => {
                 self.common.links.add(link.clone());
                 match &mut self.phase {
@@ -378,7 +393,12 @@ impl Core {
         let Some((node, boot)) = self.common.links.remove(number) else { return };
         match &mut self.phase {
             Phase::Member(member) => member.link_down(&node, boot).await,
-            Phase::Joining(joining) => joining.link_down(&node),
+            // another boot of the node may be linked still
+            Phase::Joining(joining) => {
+                if !self.common.links.all().any(|link| *link.peer.node() == node) {
+                    joining.link_down(&node);
+                }
+            }
             Phase::Waiting | Phase::Birth(_) => {}
         }
     }
@@ -453,8 +473,11 @@ impl Core {
         }
         match &mut self.phase {
             Phase::Waiting => {}
-            Phase::Birth(birth) => birth.tick(&self.common),
-            Phase::Joining(joining) => joining.tick(&self.common),
+            Phase::Birth(birth) => birth.tick(&mut self.common)?,
+            Phase::Joining(joining) => {
+                joining.start_over_if_short(&mut self.common)?;
+                joining.tick(&self.common);
+            }
             Phase::Member(member) => member.tick(&mut self.common),
         }
         self.advance().await

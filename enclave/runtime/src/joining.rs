@@ -18,7 +18,10 @@ use crate::links::{Link, LinkPolicy};
 use crate::member::{Beginning, Member};
 
 /// How long evidence is used before it is made anew; the ledger takes it for ten minutes.
-const EVIDENCE_LIFE: Duration = Duration::from_secs(4 * 60);
+pub(crate) const EVIDENCE_LIFE: Duration = Duration::from_secs(4 * 60);
+/// How long a boot that is admitted, as some say, waits until t say so. Of those who were there at its
+/// admission some may be gone with what they kept for it, and nobody hands over twice.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2 * 60);
 
 /// This boot, asking to be admitted.
 pub(crate) struct Joining {
@@ -28,6 +31,7 @@ pub(crate) struct Joining {
     secret: Option<BootSecret>,
     record: BootRecord,
     attested: Instant,
+    short_since: Option<Instant>,
     run: JoinRun,
 }
 
@@ -62,6 +66,7 @@ impl Joining {
             secret: Some(secret),
             record,
             attested: Instant::now(),
+            short_since: None,
         })
     }
 
@@ -100,6 +105,27 @@ impl Joining {
         send(self.run.tick(common.platform.clock.now()), common);
     }
 
+    /// Starts over as another boot where too few are left that could vouch for this one's state.
+    pub(crate) fn start_over_if_short(&mut self, common: &mut Common) -> Result<(), Refusal> {
+        if !self.run.is_short() {
+            self.short_since = None;
+            return Ok(());
+        }
+        if self.short_since.get_or_insert_with(Instant::now).elapsed() <= SHORT_PATIENCE {
+            return Ok(());
+        }
+        tracing::warn!(confirmed = self.run.confirmed(), "admitted, and too few say so");
+        self.start_over(common)
+    }
+
+    fn start_over(&mut self, common: &mut Common) -> Result<(), Refusal> {
+        let genesis = casemate_proto::cbor::encode(&self.genesis);
+        let manifest = self.genesis.manifest.clone();
+        *self = Self::begin(&self.node.clone(), &manifest, &genesis, self.config, common)?;
+        common.links.retain(|_| false);
+        Ok(())
+    }
+
     /// A snapshot that t nodes vouch for is there. The node from it; `None` where it does not fit and
     /// another node is asked.
     pub(crate) async fn member(&mut self, common: &mut Common) -> Result<Option<Member>, String> {
@@ -119,11 +145,8 @@ impl Joining {
             Err(error) => {
                 // a boot's keys are used once: it starts over as another, and asks another node first
                 tracing::warn!(%from, %error, "what it handed over does not fit");
-                let genesis = casemate_proto::cbor::encode(&self.genesis);
-                let manifest = self.genesis.manifest.clone();
-                *self = Self::begin(&self.node.clone(), &manifest, &genesis, self.config, common)?;
+                self.start_over(common)?;
                 self.run.refuse(&from);
-                common.links.retain(|_| false);
                 return Ok(None);
             }
         };
@@ -140,8 +163,8 @@ impl Joining {
 
 fn send(out: Vec<Outgoing>, common: &Common) {
     for (to, message) in out {
-        let link = common.links.all().find(|link| *link.peer.node() == to);
-        if let Some(link) = link {
+        // a former boot's link may be up still
+        for link in common.links.all().filter(|link| *link.peer.node() == to) {
             link.send(envelope::seal(Kind::Join, &message));
         }
     }

@@ -13,7 +13,7 @@ use casemate_channel::{
     AttestedPeer, Channel, Expected, Handshake, LocalIdentity, Opener, Progress, Sealer,
 };
 use casemate_door::{MAX_PEER_FRAME, PeerHello};
-use casemate_proto::{Hash32, NodeName};
+use casemate_proto::{BootId, Hash32, NodeName};
 use casemate_transport::Stream;
 use casemate_transport::frame::{read_frame, write_frame};
 use tokio::io::{ReadHalf, WriteHalf};
@@ -57,6 +57,8 @@ impl LinkPolicy {
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) number: u64,
+    /// The boot that this enclave was in the handshake.
+    pub(crate) own: BootId,
     pub(crate) peer: Arc<AttestedPeer>,
     /// What both went by in the handshake.
     pub(crate) scope: Hash32,
@@ -155,7 +157,7 @@ impl LinkRoom {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let patience = self.platform.settings.handshake;
         let shaken = tokio::time::timeout(patience, self.shake(&mut reader, &mut writer)).await;
-        let (channel, peer, scope) = match shaken.unwrap_or(Err(LinkError::Slow)) {
+        let Shaken { channel, peer, own, scope } = match shaken.unwrap_or(Err(LinkError::Slow)) {
             Ok(shaken) => shaken,
             Err(error @ (LinkError::Ended | LinkError::NotReady)) => {
                 tracing::debug!(link = number, %error, "no link");
@@ -173,6 +175,7 @@ impl LinkRoom {
         let peer = Arc::new(peer);
         let link = Link {
             number,
+            own,
             peer: Arc::clone(&peer),
             scope,
             up_since: Instant::now(),
@@ -195,12 +198,13 @@ impl LinkRoom {
         &self,
         reader: &mut ReadHalf<Stream>,
         writer: &mut WriteHalf<Stream>,
-    ) -> Result<(Channel, AttestedPeer, Hash32), LinkError> {
+    ) -> Result<Shaken, LinkError> {
         let hello = read_frame(reader, MAX_HELLO).await?.ok_or(LinkError::Ended)?;
         let hello: PeerHello =
             casemate_proto::cbor::decode(&hello, MAX_HELLO).map_err(LinkError::Hello)?;
         let _permit = self.handshakes.acquire().await.map_err(|_| LinkError::NotReady)?;
         let policy = self.policy.borrow().clone().ok_or(LinkError::NotReady)?;
+        let own = policy.identity.boot();
         let mut entropy = (self.platform.entropy)()?;
         let (handshake, scope) = match hello {
             PeerHello::Dial { to } => {
@@ -213,7 +217,7 @@ impl LinkRoom {
                 if shaken.is_err() && scope == policy.expected.scope {
                     self.at_birth.lock().unwrap_or_else(PoisonError::into_inner).insert(to);
                 }
-                return shaken.map(|(channel, peer)| (channel, peer, scope));
+                return shaken.map(|(channel, peer)| Shaken { channel, peer, own, scope });
             }
             PeerHello::Accept => {
                 let first = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
@@ -227,12 +231,14 @@ impl LinkRoom {
                 let handshake = Handshake::accept(&policy.identity, expected, entropy.as_mut())?;
                 match self.step(handshake, &first, writer).await? {
                     Step::Again(handshake) => (handshake, scope),
-                    Step::Done(channel, peer) => return Ok((channel, *peer, scope)),
+                    Step::Done(channel, peer) => {
+                        return Ok(Shaken { channel, peer: *peer, own, scope });
+                    }
                 }
             }
         };
         let (channel, peer) = self.rest(reader, writer, handshake).await?;
-        Ok((channel, peer, scope))
+        Ok(Shaken { channel, peer, own, scope })
     }
 
     /// What to expect of a node that is dialled.
@@ -303,6 +309,14 @@ impl LinkRoom {
             }
         }
     }
+}
+
+/// What a handshake makes.
+struct Shaken {
+    channel: Channel,
+    peer: AttestedPeer,
+    own: BootId,
+    scope: Hash32,
 }
 
 enum Step {

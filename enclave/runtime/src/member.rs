@@ -366,7 +366,9 @@ impl Member {
             let up = common.links.to(&boot).is_some();
             self.node.must(Event::Link { node, up }).await;
         }
-        common.links.retain(|link| !view.retired.contains(&link.peer.boot()));
+        for (node, boot) in common.links.retain(|link| !view.retired.contains(&link.peer.boot())) {
+            self.replication.link(boot, node, false);
+        }
     }
 
     pub(crate) fn tick(&mut self, common: &mut Common) {
