@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::platform::Platform;
 
-/// Most handshakes at one time: each costs a signature of the security module and five of P-384 to
+/// Most handshakes at one time, either way: each costs a signature of the security module and five of P-384 to
 /// verify.
 const MAX_HANDSHAKES: usize = 8;
 /// Most bytes of a parent's first frame.
@@ -110,7 +110,8 @@ pub(crate) struct LinkRoom {
     platform: Arc<Platform>,
     policy: watch::Receiver<Option<Arc<LinkPolicy>>>,
     out: mpsc::Sender<FromLink>,
-    handshakes: Semaphore,
+    dialling: Semaphore,
+    accepting: Semaphore,
     /// Nodes that refused this boot's cluster when they were dialled last: they may still be at the
     /// birth, and are dialled for that next.
     at_birth: Mutex<BTreeSet<NodeName>>,
@@ -147,7 +148,8 @@ impl LinkRoom {
             platform,
             policy,
             out,
-            handshakes: Semaphore::new(MAX_HANDSHAKES),
+            dialling: Semaphore::new(MAX_HANDSHAKES),
+            accepting: Semaphore::new(MAX_HANDSHAKES),
             at_birth: Mutex::new(BTreeSet::new()),
         }
     }
@@ -202,12 +204,13 @@ impl LinkRoom {
         let hello = read_frame(reader, MAX_HELLO).await?.ok_or(LinkError::Ended)?;
         let hello: PeerHello =
             casemate_proto::cbor::decode(&hello, MAX_HELLO).map_err(LinkError::Hello)?;
-        let _permit = self.handshakes.acquire().await.map_err(|_| LinkError::NotReady)?;
         let policy = self.policy.borrow().clone().ok_or(LinkError::NotReady)?;
         let own = policy.identity.boot();
         let mut entropy = (self.platform.entropy)()?;
+        let _permit;
         let (handshake, scope) = match hello {
             PeerHello::Dial { to } => {
+                let _permit = self.dialling.acquire().await.map_err(|_| LinkError::NotReady)?;
                 let expected = self.expected_of(&to, &policy);
                 let scope = expected.scope;
                 let (handshake, first) =
@@ -221,6 +224,8 @@ impl LinkRoom {
             }
             PeerHello::Accept => {
                 let first = read_frame(reader, MAX_PEER_FRAME).await?.ok_or(LinkError::Ended)?;
+                // a place is taken by who has said something: idle connections take none from others
+                _permit = self.accepting.acquire().await.map_err(|_| LinkError::NotReady)?;
                 // read here to choose what to expect; the handshake reads and refuses it itself
                 let scope = first.get(NOISE_KEY..).and_then(|hello| Hello::decode(hello).ok());
                 let expected = scope

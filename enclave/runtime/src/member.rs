@@ -1,7 +1,8 @@
 //! A member: the node on its thread, replication, and who of the peers is who.
 //!
-//! The ledger says which boot speaks for a node. Replication's messages and the node's are taken from
-//! current boots only, whoever else may be attested; a boot that was retired is cut off.
+//! The ledger says which boot speaks for a node. The node's messages are taken from current boots only,
+//! whoever else may be attested. Replication hears everybody but retired boots, since one that lags
+//! behind must be able to follow a leader whose admission it has not applied yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

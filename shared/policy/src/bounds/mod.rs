@@ -55,7 +55,10 @@ impl Cluster {
     }
 
     /// With b enclaves themselves broken, at most so many times each limit is signed:
-    /// ⌊(n − b)/(t − b)⌋, for each b from 1 to t − 1.
+    /// ⌊(n − b)/(t − b)⌋, for each b from 1 to t − 1, while no other enclave restarts. A restarted
+    /// boot may be told, by the broken ones together with honest ones that never saw them, a ledger
+    /// that lacks what its predecessor signed: each admission within the window counts as one honest
+    /// enclave more, ⌊(n − b + a)/(t − b)⌋.
     #[must_use]
     pub fn broken(&self) -> Vec<(u32, u32)> {
         (1..self.threshold)

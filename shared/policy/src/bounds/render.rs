@@ -136,7 +136,7 @@ impl Bounds {
             let s = if b == 1 { "" } else { "s" };
             writeln!(
                 out,
-                "If {b} enclave{s} of {n} (threshold {t}) is itself broken: at most {times} times each figure."
+                "If {b} enclave{s} of {n} (threshold {t}) is itself broken: at most {times} times each figure; each restart of another enclave within the window counts as one enclave more ({n} - {b} + restarts, divided by {t} - {b})."
             )?;
         }
         match cluster.freeze_held_back() {
