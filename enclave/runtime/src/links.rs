@@ -217,7 +217,8 @@ impl LinkRoom {
                     Handshake::dial(&policy.identity, expected, &to, entropy.as_mut())?;
                 write_frame(writer, &first, MAX_PEER_FRAME).await?;
                 let shaken = self.rest(reader, writer, handshake).await;
-                if shaken.is_err() && scope == policy.expected.scope {
+                let is_member = policy.birth.is_some();
+                if shaken.is_err() && is_member && scope == policy.expected.scope {
                     self.at_birth.lock().unwrap_or_else(PoisonError::into_inner).insert(to);
                 }
                 return shaken.map(|(channel, peer)| Shaken { channel, peer, own, scope });
