@@ -21,9 +21,9 @@ pub(super) fn node_config() -> NodeConfig {
     NodeConfig {
         triple_stock: 2,
         triple_runs: 2,
-        attempt_timeout: Millis(20_000),
+        attempt_timeout: Millis(8_000),
         triple_timeout: Millis(120_000),
-        keygen_timeout: Millis(120_000),
+        keygen_timeout: Millis(15_000),
         ..NodeConfig::default()
     }
 }
