@@ -69,7 +69,7 @@ fn i13_restarted_node_proves_every_key_also_those_from_before_its_birth() {
     assert!(keys.len() == 3 && keys.iter().all(|(_, epoch)| *epoch == 0));
     let Reply::Keys(views) = ask(&mut kit, &c, Query::Keys { nonce: NONCE }) else { panic!() };
     for view in views {
-        assert_eq!(view.live.unwrap().without_share, [c.clone()]);
+        assert_eq!(view.live.unwrap().without_share, std::slice::from_ref(&c));
     }
     // and again when the node that gave it the records has a proof from another restart only
     kit.cluster.intercept(Box::new(|_, _| true));
