@@ -368,3 +368,16 @@ async fn a_boot_that_is_not_current_does_not_start() {
     let refused = casemate_replication::Replication::start(start).await;
     assert!(matches!(refused, Err(casemate_replication::StartError::NotCurrent { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_threads_and_in_real_time_it_is_the_same() {
+    let cluster = Cluster::born(3, 2).await;
+    let leader = cluster.place(cluster.led().await.id);
+    for from in 0..3 {
+        cluster.ticks(from, 100, &[0, 1, 2]).await;
+    }
+    cluster.net.remove(cluster.boots[leader].id);
+    let rest = cluster.others(leader);
+    cluster.ticks(rest[0], 10, &rest).await;
+    cluster.agree(&rest).await;
+}

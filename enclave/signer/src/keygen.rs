@@ -211,16 +211,22 @@ impl Node {
 
     /// Whether every node can take part: all are reachable, and a boot that was admitted a moment
     /// ago has been heard.
-    fn all_are_there(&self, since: UnixMillis, now: UnixMillis) -> bool {
-        let heard = |name: &NodeName| {
-            let boot = self.state.current_boot(name);
-            name == self.roster.me() || boot.is_some_and(|boot| self.heard.contains(&boot))
+    fn all_are_there(&self, now: UnixMillis) -> bool {
+        let takes_part = |name: &NodeName| {
+            let Some(boot) = self.state.boot(name) else { return false };
+            name == self.roster.me()
+                || self.heard.contains(&boot.id)
+                || now.since(boot.admitted) >= BOOT_PATIENCE
         };
         self.roster.live(now).len() == self.roster.names().len()
-            && (now.since(since) >= BOOT_PATIENCE || self.roster.names().iter().all(heard))
+            && self.roster.names().iter().all(takes_part)
     }
 
     pub(crate) fn drive_keygen(&mut self, now: UnixMillis) {
+        if self.keygen.jobs.is_empty() {
+            return;
+        }
+        self.resume_early_keygen(now);
         for job in self.keygen.jobs.values_mut() {
             job.candidates.retain(|c| c.promised || c.give_up_at > now);
         }
@@ -234,11 +240,10 @@ impl Node {
         let (busy, mut due): (Vec<_>, Vec<_>) =
             self.keygen.jobs.iter().partition(|(_, job)| job.is_busy(now));
         let mut room = MAX_LED.saturating_sub(busy.len());
-        due.retain(|(name, job)| {
-            job.retry_at <= now
-                && self.all_are_there(job.since, now)
-                && self.leads_key(name, job.since, now)
-        });
+        if room == 0 || !self.all_are_there(now) {
+            return;
+        }
+        due.retain(|(name, job)| job.retry_at <= now && self.leads_key(name, job.since, now));
         due.sort_by_key(|(name, _)| name.as_str() != LOG_KEY);
         let due: Vec<(KeyName, u64)> =
             due.into_iter().map(|(name, job)| (name.clone(), job.next_epoch)).collect();

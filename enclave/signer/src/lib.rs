@@ -34,6 +34,9 @@ mod tally;
 mod triples;
 mod views;
 
+#[cfg(test)]
+mod inside;
+
 pub use answer::{
     Answer, PendingAnswer, Query, Receipt, Reply, Signed, SignedDenial, SignedReply, Submission,
     Ticket,

@@ -459,6 +459,8 @@ impl Node {
                 snapshot: snapshot.into(),
                 tail: tail.into(),
             }));
+        } else {
+            tracing::error!(%node, %boot, "no handover: a key's record cannot be proved here");
         }
         self.find_jobs(now);
         self.drive_keygen(now);

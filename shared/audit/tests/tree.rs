@@ -238,3 +238,76 @@ fn probes_of_transparency_dev_all_give_the_expected_answer() {
     }
     assert_eq!((ran, good), (196, 12));
 }
+
+#[test]
+fn pinned_leaves_are_proved_wherever_the_base_moves() {
+    let leaves = leaves(300);
+    let full = grown(&leaves);
+    for pins in [vec![0], vec![5, 6], vec![77, 128, 255], vec![0, 63, 64, 127, 200]] {
+        let mut tree = Tree::new();
+        for (index, leaf) in leaves.iter().enumerate() {
+            tree.append(leaf_hash(leaf));
+            if pins.contains(&index) {
+                tree.pin(index as u64).unwrap();
+            }
+            // as a node that keeps few leaves
+            tree.forget_before((index as u64).saturating_sub(3));
+            let size = index + 1;
+            for pin in pins.iter().filter(|pin| **pin < size) {
+                let expected = full.inclusion_proof(*pin as u64, size as u64);
+                assert!(expected.is_ok());
+                assert_eq!(tree.inclusion_proof(*pin as u64, size as u64), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn leaf_that_is_let_go_or_was_never_pinned_is_not_proved() {
+    let leaves = leaves(200);
+    let mut tree = grown(&leaves);
+    tree.pin(10).unwrap();
+    tree.pin(90).unwrap();
+    tree.forget_before(150);
+    assert!(matches!(tree.pin(11), Err(TreeError::Missing { .. })));
+    assert!(matches!(tree.pin(200), Err(TreeError::IndexOutside { .. })));
+    assert!(tree.inclusion_proof(40, 200).is_err());
+    tree.unpin(10);
+    assert!(tree.inclusion_proof(10, 200).is_err());
+    assert_eq!(tree.inclusion_proof(90, 200), Ok(path(90, &leaves)));
+}
+
+#[test]
+fn leaf_from_before_a_snapshot_is_pinned_by_its_proof_alone() {
+    let leaves = leaves(260);
+    let full = grown(&leaves);
+    for base in [1, 2, 3, 64, 77, 100, 128, 255] {
+        for pin in [0, 1, 31, 63, 76, 99, 127] {
+            if pin >= base {
+                continue;
+            }
+            let whole = grown(&leaves[..base]);
+            let mut tree = Tree::from_frontier(whole.frontier().clone());
+            let proof = whole.inclusion_proof(pin as u64, base as u64).unwrap();
+            let leaf = leaf_hash(&leaves[pin]);
+            let other = leaf_hash(b"another");
+            assert!(tree.pin_proved(&other, pin as u64, &proof).is_err());
+            assert!(tree.pin_proved(&leaf, pin as u64 + 1, &proof).is_err() || base == 1);
+            if let Some(cut) = proof.len().checked_sub(1) {
+                assert!(tree.pin_proved(&leaf, pin as u64, &proof[..cut]).is_err());
+            }
+            tree.pin_proved(&leaf, pin as u64, &proof).unwrap();
+            for size in base..=leaves.len() {
+                if size > base {
+                    tree.append(leaf_hash(&leaves[size - 1]));
+                }
+                tree.forget_before(size as u64 - 1);
+                assert_eq!(
+                    tree.inclusion_proof(pin as u64, size as u64),
+                    full.inclusion_proof(pin as u64, size as u64),
+                    "leaf {pin} of {size} from a base of {base}"
+                );
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use casemate_api::Ready;
-use casemate_client::{Belief, Client, GivenView, KeyState, NodeFailure};
+use casemate_client::{Belief, Client, ClientError, GivenView, KeyState, NodeFailure};
 use casemate_door::ClusterView;
 use casemate_proto::manifest::Manifest;
 use casemate_proto::{NodeName, UnixMillis};
@@ -34,6 +34,29 @@ pub(crate) struct StatusArgs {
 /// Runs `casemate status`.
 pub(crate) fn run(args: StatusArgs) -> ExitCode {
     run_online(args.json, async move { status(&args).await })
+}
+
+/// Each node with what is wrong with it, where too few could be verified.
+fn unverified(client: &Client, error: &ClientError, ready: &[Option<Ready>]) -> String {
+    let failures = match error {
+        ClientError::TooFewNodes { failures, .. } | ClientError::NoGenesis { failures, .. } => {
+            failures.as_slice()
+        }
+        _ => &[],
+    };
+    let mut text = String::new();
+    for (endpoint, ready) in client.cluster().endpoints().iter().zip(ready) {
+        out::line(&mut text, "node", endpoint.label());
+        out::line(&mut text, "url", endpoint.url());
+        if let Some(failure) = failures.iter().find(|failure| failure.node == endpoint.label()) {
+            out::line(&mut text, "NOT VERIFIED", out::plain(&failure.fault.to_string()));
+        }
+        if let Some(ready) = ready {
+            out::line(&mut text, "host says", host_says(ready));
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// One node of the roster.
@@ -64,8 +87,16 @@ async fn status(args: &StatusArgs) -> Result<u8, CliError> {
         (surveyed, keys, ready)
     };
     let (surveyed, keys, ready) = waiting("asking every node", gathering).await;
-    // a node that cannot be verified is a finding; none at all is an error
-    let (belief, failures) = surveyed?;
+    let (belief, failures) = match surveyed {
+        Ok(surveyed) => surveyed,
+        Err(error) => {
+            // nothing is believed then; what is in the way is told all the same
+            if !args.json {
+                out::text(&unverified(client, &error, &ready))?;
+            }
+            return Err(error.into());
+        }
+    };
     let genesis = client.genesis().await?;
     let keys_error = keys.as_ref().err().cloned();
     let keys = keys.unwrap_or_default();

@@ -80,6 +80,20 @@ fn answer(asked: &Asked, stream: &mut TcpStream, fake: &Fake, node: &NodeName) {
                 return (status, body);
             }
             "/v1/requests" => ReplyKind::PendingRequests,
+            "/v1/governance" => {
+                let Rendered { status, body, .. } = world.govern(node, &asked.body);
+                return (status, body);
+            }
+            "/v1/approvals" => {
+                let stamp = Stamp::from_header(asked.stamp.as_ref().unwrap()).unwrap();
+                let Rendered { status, body, .. } = world.approve(&stamp, &asked.body);
+                return (status, body);
+            }
+            "/readyz" => return world.ready(node),
+            path if path.starts_with("/v1/store") => {
+                let path = path["/v1/store".len()..].to_owned();
+                return world.store_at(&path, query);
+            }
             _ => return (404, Vec::new()),
         };
         let nonce: [u8; 32] =

@@ -2,6 +2,7 @@
 //! root, a log of their own, and one key that they simply have. Each can be told to lie.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+mod govern;
 mod http;
 
 use std::collections::BTreeMap;
@@ -122,6 +123,13 @@ pub struct World {
     pub freezes: Vec<casemate_door::FreezeView>,
     pub clock_ahead_ms: u64,
     pub images: Vec<Measurement>,
+    pub policy: Option<(Hash32, Vec<u8>)>,
+    pub made_keys: Vec<(KeyName, Scheme)>,
+    pub approved: Vec<CredentialId>,
+    /// The store's files that were asked for.
+    pub fetched: Vec<String>,
+    /// Whoever governs and freezes.
+    pub governor: Credential,
 }
 
 /// A running cluster; its threads end with the test's process.
@@ -161,7 +169,7 @@ impl Fake {
                 keys: vec![casemate_client::Sign::public_key(&governor).clone()],
                 loosening_delay: casemate_proto::Millis(1000),
             },
-            freezers: Vec::new(),
+            freezers: vec![casemate_client::Sign::public_key(&governor).clone()],
             limits: Limits::default(),
             independence: Independence::None,
             hardware: Hardware::Simulated,
@@ -192,6 +200,11 @@ impl Fake {
             freezes: Vec::new(),
             clock_ahead_ms: 0,
             images: vec![accepted],
+            policy: None,
+            made_keys: Vec::new(),
+            approved: Vec::new(),
+            fetched: Vec::new(),
+            governor,
             genesis,
         };
         world.append(EntryBody::Genesis { id }, Verdict::accepted());
@@ -392,10 +405,22 @@ impl World {
 
     /// A denial in a node's hand.
     pub fn denial(&self, node: &Node, about: (&Stamp, &[u8]), code: DenialCode) -> SignedDenial {
+        let (credential, subject) = (Some(about.0.credential), Hash32::new(sha256(about.1)));
+        self.denial_of(&node.name, credential, subject, Denial::new(code, "denied by a test"))
+    }
+
+    pub fn denial_of(
+        &self,
+        node: &NodeName,
+        credential: Option<CredentialId>,
+        subject: Hash32,
+        denial: Denial,
+    ) -> SignedDenial {
+        let node = &self.nodes[node];
         let mut denial = SignedDenial {
-            credential: Some(about.0.credential),
-            subject: Hash32::new(sha256(about.1)),
-            denial: Denial::new(code, "denied by a test"),
+            credential,
+            subject,
+            denial,
             at: self.now(),
             index: Some(5),
             boot: node.boot.record(&node.name, Vec::new()).id(),
@@ -432,7 +457,7 @@ impl World {
             version: 1,
             confirmed: true,
             change_head: self.change_head,
-            policy: None,
+            policy: self.policy.as_ref().map(|(hash, _)| *hash),
             pending_changes: Vec::new(),
             freezes: self.freezes.clone(),
             boots: self
@@ -456,7 +481,14 @@ impl World {
         let reply = match kind {
             ReplyKind::Attestation => Reply::Attested(Box::new(self.attested(node, nonce))),
             ReplyKind::Cluster => Reply::Cluster(Box::new(self.cluster_view(node))),
-            ReplyKind::Keys => Reply::Keys(vec![self.key_view()]),
+            ReplyKind::Keys => {
+                let made = self.made_keys.iter().map(|(name, scheme)| KeyView {
+                    name: name.clone(),
+                    scheme: *scheme,
+                    live: self.key_view().live.map(|live| LiveKeyView { receipt: None, ..live }),
+                });
+                Reply::Keys(std::iter::once(self.key_view()).chain(made).collect())
+            }
             ReplyKind::PendingRequests => Reply::PendingRequests(self.pending.clone()),
         };
         let reply = match &node.replies {

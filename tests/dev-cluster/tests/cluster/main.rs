@@ -15,5 +15,6 @@ mod faults;
 mod hostile;
 mod kit;
 mod proofs;
+mod queries;
 mod restart;
 mod signing;
