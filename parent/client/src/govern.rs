@@ -3,6 +3,7 @@
 //! A node's word that it recorded one is not signed. What is believed is the cluster afterwards: that
 //! t attested nodes show the change, the freeze or the approval as applied.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_api::header::STAMP_HEADER;
@@ -16,7 +17,7 @@ use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::ApprovalBody;
 use casemate_proto::stamp::Method;
-use casemate_proto::{CredentialId, Millis, UnixMillis};
+use casemate_proto::{BootId, CredentialId, Millis, UnixMillis};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -44,6 +45,27 @@ enum Posted {
     Recorded,
     Denied(Box<VerifiedDenial>),
     Failed(NodeFailure),
+}
+
+/// Refusals of one submission, by the boots that gave them. One of them alone settles nothing: the node
+/// may be behind, and not have applied yet what the submission follows.
+#[derive(Default)]
+struct Refusals(BTreeMap<BootId, Box<VerifiedDenial>>);
+
+impl Refusals {
+    /// Takes one, and gives its words.
+    fn add(&mut self, denial: Box<VerifiedDenial>) -> String {
+        let said = denial.denial().denial.to_string();
+        self.0.insert(denial.denial().boot, denial);
+        said
+    }
+    fn are(&self, need: usize) -> bool {
+        self.0.len() >= need
+    }
+    fn into_error(self) -> ClientError {
+        let newest = self.0.into_values().max_by_key(|denial| denial.denial().at);
+        newest.map_or(ClientError::Disagreement { what: "the submission" }, ClientError::Refused)
+    }
 }
 
 impl Client {
@@ -176,7 +198,7 @@ impl Client {
         let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
         let mut pauses = Pauses::new(self);
         let mut last = String::from("no node answered");
-        let mut denied: Option<ClientError> = None;
+        let mut refused = Refusals::default();
         let (mut recorded, mut nodes) = (false, self.rotation());
         loop {
             if !recorded {
@@ -192,7 +214,7 @@ impl Client {
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
-                    Posted::Denied(denial) => denied = Some(ClientError::Refused(denial)),
+                    Posted::Denied(denial) => last = refused.add(denial),
                     Posted::Failed(failure) => last = failure.to_string(),
                 }
             }
@@ -206,8 +228,8 @@ impl Client {
                     if recorded {
                         last = format!("{seen} of {need} nodes show it");
                     }
-                    if let (Some(error), 0) = (denied.take(), seen) {
-                        return Err(error);
+                    if seen == 0 && refused.are(need) {
+                        return Err(refused.into_error());
                     }
                 }
                 Err(error) => last = error.to_string(),
@@ -277,8 +299,10 @@ impl Client {
         let body = body.to_body().into_bytes();
         let (mut pauses, mut nodes) = (Pauses::new(self), self.rotation());
         let (mut recorded, mut last) = (false, String::from("no node answered"));
+        let genesis = self.genesis().await?;
+        let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
+        let mut refused = Refusals::default();
         loop {
-            let mut refused = None;
             if !recorded {
                 if nodes.is_empty() {
                     nodes = self.rotation();
@@ -289,7 +313,7 @@ impl Client {
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
-                    Posted::Denied(denial) => refused = Some(denial),
+                    Posted::Denied(denial) => last = refused.add(denial),
                     Posted::Failed(failure) => last = failure.to_string(),
                 }
             }
@@ -302,14 +326,14 @@ impl Client {
                     };
                     let now_have = list.iter().find(same).map(|view| view.approved_by.len());
                     let more = now_have.map_or(recorded, |have| have > pending.approved_by.len());
-                    if refused.is_none() && more {
+                    if more {
                         return Ok(());
                     }
                 }
                 Err(error) => last = error.to_string(),
             }
-            if let Some(denial) = refused {
-                return Err(ClientError::Refused(denial));
+            if refused.are(need) {
+                return Err(refused.into_error());
             }
             pauses.wait(None, until).await;
             if Instant::now() >= until {
