@@ -30,6 +30,9 @@ use crate::fault::{DenialFault, NodeFailure, NodeFault};
 use crate::http::Bounds;
 use crate::sign::{Pauses, STAMP_MARGIN};
 
+/// How long something that a host calls recorded may take to show.
+const RECORDED_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A submission to one node.
 struct Post {
     route: &'static str,
@@ -45,6 +48,16 @@ enum Posted {
     Recorded,
     Denied(Box<VerifiedDenial>),
     Failed(NodeFailure),
+}
+
+/// A host's word that a submission was recorded. It keeps the others from being asked for a while only.
+#[derive(Clone, Copy, Default)]
+struct Recorded(Option<Instant>);
+
+impl Recorded {
+    fn is_so(self) -> bool {
+        self.0.is_some_and(|since| since.elapsed() < RECORDED_PATIENCE)
+    }
 }
 
 /// Refusals of one submission, by the boots that gave them. One of them alone settles nothing: the node
@@ -199,9 +212,9 @@ impl Client {
         let mut pauses = Pauses::new(self);
         let mut last = String::from("no node answered");
         let mut refused = Refusals::default();
-        let (mut recorded, mut nodes) = (false, self.rotation());
+        let (mut recorded, mut nodes) = (Recorded::default(), self.rotation());
         loop {
-            if !recorded {
+            if !recorded.is_so() {
                 if nodes.is_empty() {
                     nodes = self.rotation();
                 }
@@ -210,7 +223,7 @@ impl Client {
                 let (header, body) = (None, body.clone());
                 let post = Post { route, header, body, credential: None, subject, newest };
                 match self.post(at, &post).await? {
-                    Posted::Recorded => recorded = true,
+                    Posted::Recorded => recorded = Recorded(Some(Instant::now())),
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
@@ -225,7 +238,7 @@ impl Client {
                     if seen >= need {
                         return Ok(belief);
                     }
-                    if recorded {
+                    if recorded.is_so() {
                         last = format!("{seen} of {need} nodes show it");
                     }
                     if seen == 0 && refused.are(need) {
@@ -298,18 +311,18 @@ impl Client {
         };
         let body = body.to_body().into_bytes();
         let (mut pauses, mut nodes) = (Pauses::new(self), self.rotation());
-        let (mut recorded, mut last) = (false, String::from("no node answered"));
+        let (mut recorded, mut last) = (Recorded::default(), String::from("no node answered"));
         let genesis = self.genesis().await?;
         let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
         let mut refused = Refusals::default();
         loop {
-            if !recorded {
+            if !recorded.is_so() {
                 if nodes.is_empty() {
                     nodes = self.rotation();
                 }
                 let Some(at) = nodes.pop() else { break };
                 match self.post(at, &self.approval(&body, signer).await?).await? {
-                    Posted::Recorded => recorded = true,
+                    Posted::Recorded => recorded = Recorded(Some(Instant::now())),
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
@@ -325,7 +338,8 @@ impl Client {
                             == (pending.credential, pending.request_id)
                     };
                     let now_have = list.iter().find(same).map(|view| view.approved_by.len());
-                    let more = now_have.map_or(recorded, |have| have > pending.approved_by.len());
+                    let more =
+                        now_have.map_or(recorded.is_so(), |have| have > pending.approved_by.len());
                     if more {
                         return Ok(());
                     }

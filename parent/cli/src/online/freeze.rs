@@ -137,7 +137,7 @@ async fn heartbeat(args: &HeartbeatArgs) -> Result<u8, CliError> {
     let session = args.freezer.cluster.open()?;
     let freezer = args.freezer.freezer(&session)?;
     let belief = waiting("asking what waits", session.client.belief(true)).await?;
-    // what the fewest have applied all of them have, and t nodes say one thing of it
+    // what the one that is most behind has applied, the others have too
     let views = belief.views().iter().map(|given| &given.view);
     let view = views
         .min_by_key(|view| view.size)
