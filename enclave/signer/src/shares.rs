@@ -331,13 +331,6 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// FROST gives one share back at a time.
-    fn lost(&self) -> Result<PartyId, Misuse> {
-        match self.lost.as_slice() {
-            [lost] => Ok(*lost),
-            _ => Err(Misuse::ParticipantCount { count: self.lost.len() }),
-        }
-    }
     fn public<const N: usize>(&self) -> Result<[u8; N], Misuse> {
         <[u8; N]>::try_from(self.public_key.as_slice()).map_err(|_| Misuse::WrongKey)
     }
@@ -360,10 +353,10 @@ impl Task {
                 Purpose::EcdsaReshare { key, from, from_threshold: threshold }
             }
             (Self::Recover(of), Scheme::Ed25519) => {
-                Purpose::Ed25519Repair { key, lost: of.lost()? }
+                Purpose::Ed25519Repair { key, lost: of.lost.clone() }
             }
             (Self::Recover(of), Scheme::Bip340Secp256k1) => {
-                Purpose::Bip340Repair { key, lost: of.lost()? }
+                Purpose::Bip340Repair { key, lost: of.lost.clone() }
             }
         })
     }

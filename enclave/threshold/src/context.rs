@@ -105,8 +105,8 @@ pub enum Purpose {
     Ed25519Repair {
         /// The key in its new epoch; the shares are those of the epoch before.
         key: KeyRef,
-        /// The party whose share is computed anew.
-        lost: PartyId,
+        /// The parties whose shares are computed anew, ascending.
+        lost: Vec<PartyId>,
     },
     /// Sign a message with a live Ed25519 key.
     Ed25519Sign {
@@ -136,8 +136,8 @@ pub enum Purpose {
     Bip340Repair {
         /// The key in its new epoch; the shares are those of the epoch before.
         key: KeyRef,
-        /// The party whose share is computed anew.
-        lost: PartyId,
+        /// The parties whose shares are computed anew, ascending.
+        lost: Vec<PartyId>,
     },
     /// Sign a message with a live BIP-340 key.
     Bip340Sign {
@@ -171,7 +171,7 @@ pub fn bip340_subject(message: &[u8]) -> Hash32 {
 pub(crate) enum Task<'a> {
     Keygen { key: &'a KeyRef },
     Refresh { key: &'a KeyRef },
-    Repair { key: &'a KeyRef, lost: PartyId },
+    Repair { key: &'a KeyRef, lost: &'a [PartyId] },
     Sign { path: &'a DerivationPath, subject: &'a Hash32 },
     Test,
 }
@@ -230,7 +230,7 @@ impl Purpose {
             | (Scheme::Bip340Secp256k1, Self::Bip340Refresh { key }) => Task::Refresh { key },
             (Scheme::Ed25519, Self::Ed25519Repair { key, lost })
             | (Scheme::Bip340Secp256k1, Self::Bip340Repair { key, lost }) => {
-                Task::Repair { key, lost: *lost }
+                Task::Repair { key, lost: lost.as_slice() }
             }
             (Scheme::Ed25519, Self::Ed25519Sign { path, subject, .. })
             | (Scheme::Bip340Secp256k1, Self::Bip340Sign { path, subject, .. }) => {
@@ -268,7 +268,7 @@ impl Purpose {
             }
             Self::EcdsaTest { triples, .. } => (Vec::new(), none, triples.0.as_bytes().to_vec()),
             Self::Ed25519Repair { lost, .. } | Self::Bip340Repair { lost, .. } => {
-                (lost.number().to_be_bytes().to_vec(), none, Vec::new())
+                (lost.iter().flat_map(|p| p.number().to_be_bytes()).collect(), none, Vec::new())
             }
             Self::Ed25519Sign { path, subject, .. } | Self::Bip340Sign { path, subject, .. } => {
                 (path.to_string().into_bytes(), subject.as_bytes(), Vec::new())
@@ -593,7 +593,7 @@ mod tests {
 
     #[test]
     fn a_purpose_is_of_one_scheme_and_has_a_name_of_its_own() {
-        let (key, lost) = (key("k", 0), PartyId::new(0).unwrap());
+        let (key, lost) = (key("k", 0), vec![PartyId::new(0).unwrap()]);
         let (path, subject) = (DerivationPath::root(), Hash32::new([1; 32]));
         let triples = TriplePairId(Hash32::new([3; 32]));
         let all = [
@@ -602,7 +602,10 @@ mod tests {
             (None, Purpose::Triples),
             (Some(Scheme::Ed25519), Purpose::Ed25519Keygen { key: key.clone() }),
             (Some(Scheme::Ed25519), Purpose::Ed25519Refresh { key: key.clone() }),
-            (Some(Scheme::Ed25519), Purpose::Ed25519Repair { key: key.clone(), lost }),
+            (
+                Some(Scheme::Ed25519),
+                Purpose::Ed25519Repair { key: key.clone(), lost: lost.clone() },
+            ),
             (
                 Some(Scheme::Ed25519),
                 Purpose::Ed25519Sign { key: key.clone(), path: path.clone(), subject },

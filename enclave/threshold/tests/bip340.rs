@@ -266,7 +266,7 @@ fn public_shares_of_the_other_parity_end_a_repair_for_all() {
     let mut world = World::new(3, 2, 9);
     let mut keys = world.bip340_live("btc");
     keys.remove(&party(1)).unwrap();
-    let (_, runs) = world.frost_repair_runs(&keys, 1);
+    let (_, runs) = world.frost_repair_runs(&keys, &[1]);
     let mut net = Net::new(runs, 9);
     net.start();
     net.pump(|_, mut packet| {
@@ -298,7 +298,7 @@ fn a_repaired_share_that_does_not_fit_ends_the_repair() {
     let mut world = World::new(3, 2, 10);
     let mut keys = world.bip340_live("btc");
     keys.remove(&party(1)).unwrap();
-    let (_, runs) = world.frost_repair_runs(&keys, 1);
+    let (_, runs) = world.frost_repair_runs(&keys, &[1]);
     let mut net = Net::new(runs, 10);
     net.start();
     net.pump(|_, mut packet| {
@@ -373,7 +373,7 @@ fn sixteen_parties_fit_every_lane() {
     let mut world = World::new(16, 15, 14);
     let mut keys = world.bip340_live("btc");
     keys.remove(&party(3)).unwrap();
-    let (holders, runs) = world.frost_repair_runs(&keys, 3);
+    let (holders, runs) = world.frost_repair_runs(&keys, &[3]);
     let pending = common::run_all(runs, 14);
     assert_eq!(pending.len(), holders.len());
 }

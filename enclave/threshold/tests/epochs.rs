@@ -14,8 +14,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use casemate_threshold::{
-    EcdsaKeygenRun, EcdsaPublic, LiveEcdsaKey, Misuse, Participants, PartyId, PendingEcdsaKey,
-    Purpose, RunError, RunRegistry, verify_ecdsa,
+    EcdsaKeygenRun, EcdsaPublic, Ed25519Public, LiveEcdsaKey, Misuse, Participant, Participants,
+    PartyId, PendingEcdsaKey, Purpose, RunError, RunRegistry, verify_ecdsa,
 };
 use common::{Purposes, World, key_ref, participant, participants, party, run_all};
 use frost_ed25519::Ed25519Sha512;
@@ -217,19 +217,29 @@ fn ed25519_old_and_new_shares_together_sign_nothing() {
 }
 
 fn repairs_give_a_share_to_a_new_boot<S: Purposes>() {
-    for (n, t, lost) in [(3, 2, 1), (5, 3, 0), (5, 3, 4)] {
+    let cases: [(u16, u16, &[u16]); 6] = [
+        (3, 2, &[1]),
+        (5, 3, &[0]),
+        (5, 3, &[4]),
+        (5, 3, &[1, 4]),
+        (4, 2, &[0, 1]),
+        (6, 2, &[0, 2, 3, 5]),
+    ];
+    for (n, t, lost) in cases {
         let mut world = World::new(n, t, 9);
         let mut keys = world.frost_live::<S>("cold");
-        keys.remove(&party(lost)).unwrap();
+        for lost in lost {
+            keys.remove(&party(*lost)).unwrap();
+        }
         let (holders, runs) = world.frost_repair_runs(&keys, lost);
         let pending = run_all(runs, world.seed());
         assert_eq!(pending.len(), usize::from(n));
         let new = world.frost_go_live(pending);
-        let new_boot = participant(lost, 9);
-        let mut signers = vec![new_boot];
-        signers.extend(
-            holders.as_slice().iter().filter(|p| **p != new_boot).rev().take(usize::from(t) - 1),
-        );
+        let mut signers: Vec<Participant> = lost.iter().map(|p| participant(*p, 9)).collect();
+        signers.truncate(usize::from(t));
+        let missing = usize::from(t).saturating_sub(signers.len());
+        let others = holders.as_slice().iter().filter(|p| !lost.contains(&p.party.number()));
+        signers.extend(others.rev().take(missing));
         let set = Participants::new(signers).unwrap();
         let signature = world.frost_sign(&new, &set, "m/5", b"x");
         assert!(S::verify(&signature.public_key, b"x", &signature.bytes));
@@ -244,4 +254,25 @@ fn ed25519_lost_share_is_repaired_to_a_new_boot() {
 #[test]
 fn bip340_lost_share_is_repaired_to_a_new_boot() {
     repairs_give_a_share_to_a_new_boot::<Secp256K1Sha256TR>();
+}
+
+#[test]
+fn repair_with_fewer_than_t_shares_left_does_not_begin() {
+    let mut world = World::new(3, 2, 9);
+    let keys = world.frost_live::<Ed25519Sha512>("cold");
+    let facts = keys.values().next().unwrap().facts().clone();
+    let known = Ed25519Public {
+        public_key: keys.values().next().unwrap().public_key().try_into().unwrap(),
+        chain_code: facts.chain_code,
+    };
+    for lost in [vec![], vec![0, 1], vec![1, 0], vec![0, 0], vec![7]] {
+        let lost = lost.into_iter().map(party).collect();
+        let purpose = Purpose::Ed25519Repair { key: key_ref("cold", 1), lost };
+        let context = world.context(purpose, &facts.holders, facts.threshold);
+        let claim = world.claim(&context, party(2));
+        let old = keys.get(&party(2));
+        let run =
+            casemate_threshold::Ed25519RepairRun::new(claim, known.clone(), old, &mut world.rng);
+        assert!(matches!(run, Err(RunError::Misuse(_))));
+    }
 }

@@ -45,6 +45,12 @@ enum Command {
     Freeze(online::freeze::FreezeArgs),
     /// Lift one freeze: the governance quorum can.
     Unfreeze(online::freeze::UnfreezeArgs),
+    /// Say as a freezer that somebody is there, and which waiting changes were seen.
+    Heartbeat(online::freeze::HeartbeatArgs),
+    /// Stop a change that waits: one freezer can.
+    Veto(online::freeze::VetoArgs),
+    /// Governance changes: confirm the genesis, revoke, withdraw, accept and retire images.
+    Change(online::govern::ChangeArgs),
     /// Key pairs of requesters, approvers, governors and freezers.
     Credential(online::credential::CredentialArgs),
 }
@@ -70,6 +76,9 @@ fn main() -> ExitCode {
         Command::Requests(args) => online::requests::run(args),
         Command::Freeze(args) => online::freeze::run_freeze(args),
         Command::Unfreeze(args) => online::freeze::run_unfreeze(args),
+        Command::Heartbeat(args) => online::freeze::run_heartbeat(args),
+        Command::Veto(args) => online::freeze::run_veto(args),
+        Command::Change(args) => online::govern::run(args),
         Command::Credential(args) => online::credential::run(&args),
     }
 }

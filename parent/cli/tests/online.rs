@@ -470,6 +470,13 @@ fn a_freeze_is_told_to_every_node_and_lifted_by_its_id() {
     assert!(setting.fake.with(|world| world.freezes.is_empty()));
     let output = setting.casemate(&["unfreeze", "0x12"]);
     exits(&output, 1);
+    // the same freezer is heard, and has nothing to veto
+    let output = setting.casemate(&["heartbeat"]);
+    exits(&output, 0);
+    assert!(out(&output).ends_with("heard\n"), "{}", out(&output));
+    let output = setting.casemate(&["veto", &id]);
+    exits(&output, 1);
+    assert!(err(&output).contains("no such change waits"), "{}", err(&output));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A node's word that it recorded one is not signed. What is believed is the cluster afterwards: that
 //! t attested nodes show the change, the freeze or the approval as applied.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_api::header::STAMP_HEADER;
@@ -16,7 +17,7 @@ use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::request::ApprovalBody;
 use casemate_proto::stamp::Method;
-use casemate_proto::{CredentialId, Millis, UnixMillis};
+use casemate_proto::{BootId, CredentialId, Millis, UnixMillis};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -28,6 +29,9 @@ use crate::error::ClientError;
 use crate::fault::{DenialFault, NodeFailure, NodeFault};
 use crate::http::Bounds;
 use crate::sign::{Pauses, STAMP_MARGIN};
+
+/// How long something that a host calls recorded may take to show.
+const RECORDED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A submission to one node.
 struct Post {
@@ -44,6 +48,37 @@ enum Posted {
     Recorded,
     Denied(Box<VerifiedDenial>),
     Failed(NodeFailure),
+}
+
+/// A host's word that a submission was recorded. It keeps the others from being asked for a while only.
+#[derive(Clone, Copy, Default)]
+struct Recorded(Option<Instant>);
+
+impl Recorded {
+    fn is_so(self) -> bool {
+        self.0.is_some_and(|since| since.elapsed() < RECORDED_PATIENCE)
+    }
+}
+
+/// Refusals of one submission, by the boots that gave them. One of them alone settles nothing: the node
+/// may be behind, and not have applied yet what the submission follows.
+#[derive(Default)]
+struct Refusals(BTreeMap<BootId, Box<VerifiedDenial>>);
+
+impl Refusals {
+    /// Takes one, and gives its words.
+    fn add(&mut self, denial: Box<VerifiedDenial>) -> String {
+        let said = denial.denial().denial.to_string();
+        self.0.insert(denial.denial().boot, denial);
+        said
+    }
+    fn are(&self, need: usize) -> bool {
+        self.0.len() >= need
+    }
+    fn into_error(self) -> ClientError {
+        let newest = self.0.into_values().max_by_key(|denial| denial.denial().at);
+        newest.map_or(ClientError::Disagreement { what: "the submission" }, ClientError::Refused)
+    }
 }
 
 impl Client {
@@ -176,10 +211,10 @@ impl Client {
         let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
         let mut pauses = Pauses::new(self);
         let mut last = String::from("no node answered");
-        let mut denied: Option<ClientError> = None;
-        let (mut recorded, mut nodes) = (false, self.rotation());
+        let mut refused = Refusals::default();
+        let (mut recorded, mut nodes) = (Recorded::default(), self.rotation());
         loop {
-            if !recorded {
+            if !recorded.is_so() {
                 if nodes.is_empty() {
                     nodes = self.rotation();
                 }
@@ -188,11 +223,11 @@ impl Client {
                 let (header, body) = (None, body.clone());
                 let post = Post { route, header, body, credential: None, subject, newest };
                 match self.post(at, &post).await? {
-                    Posted::Recorded => recorded = true,
+                    Posted::Recorded => recorded = Recorded(Some(Instant::now())),
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
-                    Posted::Denied(denial) => denied = Some(ClientError::Refused(denial)),
+                    Posted::Denied(denial) => last = refused.add(denial),
                     Posted::Failed(failure) => last = failure.to_string(),
                 }
             }
@@ -203,11 +238,11 @@ impl Client {
                     if seen >= need {
                         return Ok(belief);
                     }
-                    if recorded {
+                    if recorded.is_so() {
                         last = format!("{seen} of {need} nodes show it");
                     }
-                    if let (Some(error), 0) = (denied.take(), seen) {
-                        return Err(error);
+                    if seen == 0 && refused.are(need) {
+                        return Err(refused.into_error());
                     }
                 }
                 Err(error) => last = error.to_string(),
@@ -276,20 +311,22 @@ impl Client {
         };
         let body = body.to_body().into_bytes();
         let (mut pauses, mut nodes) = (Pauses::new(self), self.rotation());
-        let (mut recorded, mut last) = (false, String::from("no node answered"));
+        let (mut recorded, mut last) = (Recorded::default(), String::from("no node answered"));
+        let genesis = self.genesis().await?;
+        let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
+        let mut refused = Refusals::default();
         loop {
-            let mut refused = None;
-            if !recorded {
+            if !recorded.is_so() {
                 if nodes.is_empty() {
                     nodes = self.rotation();
                 }
                 let Some(at) = nodes.pop() else { break };
                 match self.post(at, &self.approval(&body, signer).await?).await? {
-                    Posted::Recorded => recorded = true,
+                    Posted::Recorded => recorded = Recorded(Some(Instant::now())),
                     Posted::Denied(denial) if denial.is_passing() => {
                         last = denial.denial().denial.to_string();
                     }
-                    Posted::Denied(denial) => refused = Some(denial),
+                    Posted::Denied(denial) => last = refused.add(denial),
                     Posted::Failed(failure) => last = failure.to_string(),
                 }
             }
@@ -301,15 +338,16 @@ impl Client {
                             == (pending.credential, pending.request_id)
                     };
                     let now_have = list.iter().find(same).map(|view| view.approved_by.len());
-                    let more = now_have.map_or(recorded, |have| have > pending.approved_by.len());
-                    if refused.is_none() && more {
+                    let more =
+                        now_have.map_or(recorded.is_so(), |have| have > pending.approved_by.len());
+                    if more {
                         return Ok(());
                     }
                 }
                 Err(error) => last = error.to_string(),
             }
-            if let Some(denial) = refused {
-                return Err(ClientError::Refused(denial));
+            if refused.are(need) {
+                return Err(refused.into_error());
             }
             pauses.wait(None, until).await;
             if Instant::now() >= until {

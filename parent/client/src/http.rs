@@ -72,7 +72,8 @@ async fn exchange(request: RequestBuilder, bounds: Bounds) -> Result<Response, N
         if error.is_timeout() {
             NodeFault::TimedOut { after: bounds.time }
         } else {
-            NodeFault::Unreachable { reason: full_text(&error) }
+            // whose URL it was is said beside it, without a nonce
+            NodeFault::Unreachable { reason: full_text(&error.without_url()) }
         }
     };
     let mut response = request.timeout(bounds.time).send().await.map_err(failed)?;

@@ -35,9 +35,11 @@ fn test_names() -> BTreeSet<String> {
     for file in files {
         let mut is_test = false;
         for line in fs::read_to_string(&file).unwrap().lines().map(str::trim) {
-            if line == "#[test]" {
+            if line == "#[test]" || line.starts_with("#[tokio::test") {
                 is_test = true;
-            } else if let Some(rest) = line.strip_prefix("fn ") {
+            } else if let Some(rest) =
+                line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")
+            {
                 if is_test {
                     names.insert(rest.split('(').next().unwrap().to_owned());
                 }

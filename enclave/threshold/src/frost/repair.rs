@@ -1,14 +1,15 @@
-//! Gives a party its share of a FROST key again, after its boot lost it.
+//! Gives parties their shares of a FROST key again, after their boots lost them.
 //!
 //! FROST's repairable threshold scheme (<https://eprint.iacr.org/2017/1155>): t old holders, the
 //! *helpers*, each split a weighted value of their share into random parts for each other; each
 //! sums the parts it got and sends the sum to the party that lost its share, for which the sums add
-//! up to it. Shares stay what they were, so a refresh should follow. All holders take part in the
-//! run, because the new epoch's set of boots is new for all: those that are no helpers carry their
-//! share over, and everybody echoes the public shares.
+//! up to it. Where several lost theirs, this is done for each of them in the same messages, with
+//! parts of its own. Shares stay what they were, so a refresh should follow. All holders take part
+//! in the run, because the new epoch's set of boots is new for all: those that are no helpers carry
+//! their share over, and everybody echoes the public shares.
 //!
-//! The party that lost its share learns the public shares from everybody, and takes only what all
-//! sent alike, what gives the public key that the ledger has, and what its own share fits.
+//! A party that lost its share learns the public shares from everybody who did not, and takes only
+//! what all sent alike, what gives the public key that the ledger has, and what its own share fits.
 
 use std::collections::BTreeMap;
 
@@ -36,10 +37,11 @@ const PUBLIC_LANE: u8 = 0;
 const DELTA_LANE: u8 = 1;
 const SIGMA_LANE: u8 = 2;
 
-/// The public shares of 16 holders are about 1.1 KiB; parts and sums are one scalar.
+/// The public shares of 16 holders are about 1.1 KiB; parts are one scalar for each party that lost
+/// its share, sums one.
 const LANES: &[LaneLimit] = &[
     LaneLimit { lane: PUBLIC_LANE, max_bytes: 2048, broadcasts: 1, privates: 0 },
-    LaneLimit { lane: DELTA_LANE, max_bytes: 32, broadcasts: 0, privates: 1 },
+    LaneLimit { lane: DELTA_LANE, max_bytes: 32 * 14, broadcasts: 0, privates: 1 },
     LaneLimit { lane: SIGMA_LANE, max_bytes: 32, broadcasts: 0, privates: 1 },
     ECHO_LIMIT,
 ];
@@ -53,10 +55,13 @@ pub struct FrostPublic<K> {
     pub chain_code: [u8; 32],
 }
 
+/// One helper's parts of what goes to one party, by the helper that they are for.
+type Parts<S> = BTreeMap<Identifier<S>, Delta<S>>;
+
 /// What a party has and does.
 enum Role<S: Suite> {
-    /// Gives: with the parts it made, until they are sent.
-    Helper { package: KeyPackage<S>, parts: BTreeMap<Identifier<S>, Delta<S>>, summed: bool },
+    /// Gives: with the parts it made for each party that lost its share, until they are sent.
+    Helper { package: KeyPackage<S>, parts: Vec<Parts<S>>, summed: bool },
     /// Keeps its share.
     Holder { package: KeyPackage<S> },
     /// Gets its share.
@@ -67,25 +72,26 @@ enum Role<S: Suite> {
 pub struct FrostRepair<S: Suite> {
     key: KeyRef,
     known: FrostPublic<S::PublicKey>,
-    lost: PartyId,
+    lost: Vec<PartyId>,
     helpers: Vec<PartyId>,
     role: Role<S>,
     started: bool,
     public: BTreeMap<PartyId, Vec<u8>>,
-    deltas: BTreeMap<PartyId, Delta<S>>,
+    /// From each helper one for each party that lost its share.
+    deltas: BTreeMap<PartyId, Vec<Delta<S>>>,
     sigmas: BTreeMap<PartyId, Sigma<S>>,
     share: Option<FrostShare<S>>,
     echo: Echo,
 }
 
 impl<S: Suite> Driven<FrostRepair<S>> {
-    /// Starts among all holders of the new epoch. All but the party that lost its share pass it.
-    /// The helpers are the t lowest-numbered other parties.
+    /// Starts among all holders of the new epoch. All but the parties that lost their share pass
+    /// it. The helpers are the t lowest-numbered of them.
     ///
     /// # Errors
     /// If the claim is for another purpose; if `old` is not of this key, threshold and an earlier
-    /// epoch, or is given by the party that lost its share, or is not given by another; if another
-    /// party's boot is not the one that holds the old share.
+    /// epoch, or is given by a party that lost its share, or is not given by another; if another
+    /// party's boot is not the one that holds the old share; if fewer than t have theirs.
     pub fn new(
         claim: Claim,
         known: FrostPublic<S::PublicKey>,
@@ -97,18 +103,21 @@ impl<S: Suite> Driven<FrostRepair<S>> {
         let Some(Task::Repair { key, lost }) = spec.purpose.task(S::SCHEME) else {
             return Err(context.wrong_purpose(S::NAMES.repair).into());
         };
-        if !spec.participants.contains_party(lost) {
-            return Err(Misuse::NotAHolder(lost).into());
+        if let Some(stranger) = lost.iter().find(|p| !spec.participants.contains_party(**p)) {
+            return Err(Misuse::NotAHolder(*stranger).into());
         }
-        let helpers: Vec<PartyId> =
-            spec.participants.others(lost).take(usize::from(spec.threshold)).collect();
+        if lost.is_empty() || !lost.is_sorted_by(|a, b| a < b) {
+            return Err(Misuse::ParticipantCount { count: lost.len() }.into());
+        }
+        let kept = spec.participants.parties().filter(|party| !lost.contains(party));
+        let helpers: Vec<PartyId> = kept.take(usize::from(spec.threshold)).collect();
         if helpers.len() < usize::from(spec.threshold) {
             let (threshold, participants) = (spec.threshold, helpers.len());
             return Err(Misuse::Threshold { threshold, participants }.into());
         }
         let role = match old {
-            None if claim.me == lost => Role::Lost,
-            Some(old) if claim.me != lost => {
+            None if lost.contains(&claim.me) => Role::Lost,
+            Some(old) if !lost.contains(&claim.me) => {
                 check_old(old, spec, lost, &known)?;
                 role_of_holder(claim.me, lost, &helpers, &old.share.package, rng)?
             }
@@ -121,7 +130,7 @@ impl<S: Suite> Driven<FrostRepair<S>> {
         let machine = FrostRepair {
             key: key.clone(),
             known,
-            lost,
+            lost: lost.to_vec(),
             helpers,
             role,
             started: false,
@@ -135,11 +144,12 @@ impl<S: Suite> Driven<FrostRepair<S>> {
     }
 }
 
-/// That `old` is this key's share of an earlier epoch, and that only the lost party's boot is new.
+/// That `old` is this key's share of an earlier epoch, and that only boots of parties that lost
+/// theirs are new.
 fn check_old<S: Suite>(
     old: &LiveKey<FrostShare<S>>,
     spec: &RunSpec,
-    lost: PartyId,
+    lost: &[PartyId],
     known: &FrostPublic<S::PublicKey>,
 ) -> Result<(), Misuse> {
     let facts = &old.facts;
@@ -155,13 +165,13 @@ fn check_old<S: Suite>(
     let participants = spec.participants.as_slice();
     participants
         .iter()
-        .find(|p| p.party != lost && !facts.holders.contains(p))
+        .find(|p| !lost.contains(&p.party) && !facts.holders.contains(p))
         .map_or(Ok(()), |changed| Err(Misuse::NotAHolder(changed.party)))
 }
 
 fn role_of_holder<S: Suite>(
     me: PartyId,
-    lost: PartyId,
+    lost: &[PartyId],
     helpers: &[PartyId],
     package: &KeyPackage<S>,
     rng: &mut (impl RngCore + CryptoRng),
@@ -172,8 +182,12 @@ fn role_of_holder<S: Suite>(
     }
     let identifiers: Vec<Identifier<S>> =
         helpers.iter().map(|p| p.to_frost()).collect::<Result<_, _>>()?;
-    let parts = repair_share_part1(&identifiers, &package, rng, lost.to_frost()?)
-        .map_err(|e| Misuse::Library(e.to_string()))?;
+    let mut parts = Vec::with_capacity(lost.len());
+    for party in lost {
+        let of = repair_share_part1(&identifiers, &package, rng, party.to_frost()?)
+            .map_err(|e| Misuse::Library(e.to_string()))?;
+        parts.push(of);
+    }
     Ok(Role::Helper { package, parts, summed: false })
 }
 
@@ -188,13 +202,14 @@ impl<S: Suite> FrostRepair<S> {
         let Role::Helper { parts, .. } = &mut self.role else { return Ok(()) };
         let mut parts = std::mem::take(parts);
         for &helper in &self.helpers {
-            let part = parts
-                .remove(&helper.to_frost()?)
-                .ok_or_else(|| Abort::library(&"no part for a helper"))?;
+            let identifier = helper.to_frost()?;
+            let mine: Option<Vec<Delta<S>>> =
+                parts.iter_mut().map(|parts| parts.remove(&identifier)).collect();
+            let mine = mine.ok_or_else(|| Abort::library(&"no part for a helper"))?;
             if helper == io.me() {
-                self.deltas.insert(helper, part);
+                self.deltas.insert(helper, mine);
             } else {
-                io.send(helper, DELTA_LANE, part.serialize());
+                io.send(helper, DELTA_LANE, mine.iter().flat_map(Delta::serialize).collect());
             }
         }
         Ok(())
@@ -202,10 +217,15 @@ impl<S: Suite> FrostRepair<S> {
 
     fn sum(&mut self, io: &mut Io<'_>) {
         let Role::Helper { summed, .. } = &mut self.role else { return };
-        if !*summed && self.deltas.len() == self.helpers.len() {
-            *summed = true;
-            let parts: Vec<Delta<S>> = std::mem::take(&mut self.deltas).into_values().collect();
-            io.send(self.lost, SIGMA_LANE, repair_share_part2(&parts).serialize());
+        if *summed || self.deltas.len() != self.helpers.len() {
+            return;
+        }
+        *summed = true;
+        let mut parts: Vec<_> =
+            std::mem::take(&mut self.deltas).into_values().map(Vec::into_iter).collect();
+        for &lost in &self.lost {
+            let of: Vec<Delta<S>> = parts.iter_mut().filter_map(Iterator::next).collect();
+            io.send(lost, SIGMA_LANE, repair_share_part2(&of).serialize());
         }
     }
 
@@ -213,7 +233,7 @@ impl<S: Suite> FrostRepair<S> {
     fn agreed(&self, io: &Io<'_>) -> Result<Option<PublicKeyPackage<S>>, RunError> {
         let changed = || RunError::Aborted { what: Abort::PublicKeyChanged };
         let holders = io.context().participants();
-        if self.public.len() != holders.others(self.lost).count() {
+        if self.public.len() != holders.len().saturating_sub(self.lost.len()) {
             return Ok(None);
         }
         let mut all = self.public.values();
@@ -272,12 +292,17 @@ impl<S: Suite> Machine for FrostRepair<S> {
         let helper = self.helpers.contains(&from);
         match (chunk.lane, &self.role) {
             (ECHO_LANE, _) => self.echo.deliver(from, bytes)?,
-            (PUBLIC_LANE, _) if from != self.lost => {
+            (PUBLIC_LANE, _) if !self.lost.contains(&from) => {
                 self.public.insert(from, bytes.clone());
             }
             (DELTA_LANE, Role::Helper { .. }) if helper => {
-                let delta = Delta::deserialize(bytes).map_err(|_| undecodable(from))?;
-                self.deltas.insert(from, delta);
+                let (scalars, rest) = bytes.as_chunks::<32>();
+                if scalars.len() != self.lost.len() || !rest.is_empty() {
+                    return Err(undecodable(from));
+                }
+                let deltas = scalars.iter().map(|scalar| Delta::deserialize(scalar));
+                let deltas: Result<Vec<Delta<S>>, _> = deltas.collect();
+                self.deltas.insert(from, deltas.map_err(|_| undecodable(from))?);
             }
             (SIGMA_LANE, Role::Lost) if helper => {
                 let sigma = Sigma::deserialize(bytes).map_err(|_| undecodable(from))?;

@@ -371,11 +371,11 @@ impl World {
         run_all(runs, self.seed())
     }
 
-    /// The runs that give `lost`'s share to a new boot of it, and the new epoch's holders.
+    /// The runs that give each of `lost` its share in a new boot, and the new epoch's holders.
     pub fn frost_repair_runs<S: Purposes>(
         &mut self,
         keys: &BTreeMap<PartyId, Live<S>>,
-        lost: u16,
+        lost: &[u16],
     ) -> (Participants, Vec<RepairRun<S>>) {
         let facts = keys.values().next().unwrap().facts().clone();
         let key = keys.values().next().unwrap().public_key();
@@ -383,17 +383,21 @@ impl World {
             public_key: key.try_into().unwrap_or_else(|_| panic!("a key of another length")),
             chain_code: facts.chain_code,
         };
-        let new_boot = participant(lost, 9);
+        let new_boots: Vec<Participant> = lost.iter().map(|p| participant(*p, 9)).collect();
+        let new = |party| new_boots.iter().find(|new| new.party == party).copied();
         let list = facts.holders.as_slice().iter();
-        let list = list.map(|p| if p.party == new_boot.party { new_boot } else { *p }).collect();
+        let list = list.map(|p| new(p.party).unwrap_or(*p)).collect();
         let holders = Participants::new(list).unwrap();
-        self.registries.insert(new_boot.party, RunRegistry::new(new_boot.party, new_boot.boot));
+        for new in &new_boots {
+            self.registries.insert(new.party, RunRegistry::new(new.party, new.boot));
+        }
         let next = key_ref(facts.key.name.as_str(), facts.key.epoch.0 + 1);
-        let context = self.context(S::repair(next, new_boot.party), &holders, facts.threshold);
+        let lost = new_boots.iter().map(|new| new.party).collect();
+        let context = self.context(S::repair(next, lost), &holders, facts.threshold);
         let mut runs = Vec::new();
         for p in holders.parties() {
             let claim = self.claim(&context, p);
-            let old = keys.get(&p).filter(|_| p != new_boot.party);
+            let old = keys.get(&p).filter(|_| new(p).is_none());
             runs.push(RepairRun::<S>::new(claim, known.clone(), old, &mut self.rng).unwrap());
         }
         (holders, runs)
@@ -453,7 +457,7 @@ impl World {
 pub trait Purposes: Suite {
     fn keygen(key: KeyRef) -> Purpose;
     fn refresh(key: KeyRef) -> Purpose;
-    fn repair(key: KeyRef, lost: PartyId) -> Purpose;
+    fn repair(key: KeyRef, lost: Vec<PartyId>) -> Purpose;
     fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose;
     fn test(key: KeyRef) -> Purpose;
 }
@@ -465,7 +469,7 @@ impl Purposes for Ed25519Sha512 {
     fn refresh(key: KeyRef) -> Purpose {
         Purpose::Ed25519Refresh { key }
     }
-    fn repair(key: KeyRef, lost: PartyId) -> Purpose {
+    fn repair(key: KeyRef, lost: Vec<PartyId>) -> Purpose {
         Purpose::Ed25519Repair { key, lost }
     }
     fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose {
@@ -483,7 +487,7 @@ impl Purposes for Secp256K1Sha256TR {
     fn refresh(key: KeyRef) -> Purpose {
         Purpose::Bip340Refresh { key }
     }
-    fn repair(key: KeyRef, lost: PartyId) -> Purpose {
+    fn repair(key: KeyRef, lost: Vec<PartyId>) -> Purpose {
         Purpose::Bip340Repair { key, lost }
     }
     fn sign(key: KeyRef, path: DerivationPath, subject: Hash32) -> Purpose {

@@ -174,3 +174,85 @@ impl Compared {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use casemate_audit::note::UnixSeconds;
+    use casemate_audit::{
+        Checkpoint, NoteSignature, Origin, Record, RecordFields, SignedNote, StoreWriter,
+    };
+    use casemate_proto::{BootId, Incarnation, UnixMillis};
+
+    use super::*;
+
+    /// A store of five records, and the log's roots by size.
+    fn store() -> (tempfile::TempDir, Vec<Hash32>) {
+        let (mut writer, mut frontier) = (StoreWriter::new(b"genesis"), Frontier::new());
+        let mut roots = vec![frontier.root()];
+        for index in 0..5 {
+            let record = Record::new(RecordFields {
+                index,
+                time: UnixMillis(index),
+                kind: "tick".to_owned(),
+                entry: vec![1],
+                verdict: vec![2],
+                policy: None,
+                counters: Vec::new(),
+                previous_root: frontier.root(),
+            })
+            .unwrap();
+            frontier.append(record.leaf_hash());
+            roots.push(frontier.root());
+            writer.append(&record).unwrap();
+        }
+        let origin = Origin { genesis: GenesisId::new([1; 32]), incarnation: Incarnation(0) };
+        let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]).verifying_key();
+        let key = origin.boot_key(&BootId::new([2; 32]), key.as_bytes()).unwrap();
+        let checkpoint = Checkpoint::new(&origin, 5, frontier.root());
+        let line = NoteSignature::cosignature(&key, UnixSeconds(1), &[0; 64]);
+        let note = SignedNote::assemble(&checkpoint.body(), &[line]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for (path, bytes) in writer.commit(&note).unwrap() {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        (folder, roots)
+    }
+
+    fn compare(heads: &[(u64, Hash32)], folder: &Path) -> Compared {
+        let live = Live {
+            node: "a".to_owned(),
+            heads: heads.iter().copied().collect(),
+            folder: Kept::Given(folder.to_owned()),
+            genesis: GenesisId::new([1; 32]),
+        };
+        live.compare(&Folder::open(folder).unwrap(), 5).unwrap()
+    }
+
+    #[test]
+    fn heads_of_one_history_are_found_in_its_store() {
+        let (folder, roots) = store();
+        let compared = compare(&[(3, roots[3]), (5, roots[5])], folder.path());
+        assert!(compared.is_one_history());
+        assert_eq!(compared.found, 2);
+        assert_eq!(compared.json()["heads_found"], 2);
+    }
+
+    #[test]
+    fn a_store_of_another_history_than_the_nodes_sign_is_found_out() {
+        let (folder, roots) = store();
+        let compared = compare(&[(3, roots[4]), (5, roots[5])], folder.path());
+        assert!(!compared.is_one_history());
+        assert!(compared.lines().iter().any(|(name, _)| *name == "OTHER LOG"));
+        assert_eq!(compared.json()["other_roots_at"][0], 3);
+    }
+
+    #[test]
+    fn a_store_that_ends_before_what_the_nodes_have_applied_is_found_out() {
+        let (folder, roots) = store();
+        let compared = compare(&[(5, roots[5]), (9, roots[1])], folder.path());
+        assert!(!compared.is_one_history());
+        assert!(compared.lines().iter().any(|(name, _)| *name == "WITHHELD"));
+    }
+}

@@ -1,19 +1,131 @@
 //! What every governance change goes through: put together against the newest accepted one, signed by
 //! a quorum, submitted, and seen to be applied.
 //!
+//! `casemate change` makes those that have no command of their own.
+//!
 //! Where not all governors' keys are at this machine, `--out` writes the change unsigned; each governor
 //! signs it with `casemate policy sign`, and `casemate policy submit` hands it in.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use casemate_client::credential::sign_change;
 use casemate_client::{Credential, Role};
 use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedChange};
-use casemate_proto::{Millis, cbor};
-use clap::Args;
+use casemate_proto::manifest::Measurement;
+use casemate_proto::{CredentialId, Hash32, Millis, cbor};
+use clap::{Args, Subcommand};
 
 use super::progress::waiting;
-use super::{CliError, Session, duration, out, parse_length};
+use super::{CliError, ClusterArgs, DONE, Session, duration, out, parse_length};
+
+/// The arguments of `casemate change`.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    #[command(subcommand)]
+    command: ChangeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ChangeCommand {
+    /// Confirm that this genesis is the one that is meant: the first change of every cluster.
+    ConfirmGenesis(Handing),
+    /// Never accept a credential again.
+    Revoke {
+        /// Its id.
+        #[arg(value_name = "CREDENTIAL", value_parser = super::approve::parse_credential)]
+        credential: CredentialId,
+        #[command(flatten)]
+        handing: Handing,
+    },
+    /// Drop a change that waits.
+    Withdraw {
+        /// The change, as `casemate status` names it.
+        #[arg(value_name = "CHANGE-ID", value_parser = Hash32::from_hex)]
+        change: Hash32,
+        #[command(flatten)]
+        handing: Handing,
+    },
+    /// Accept another image, after the delay.
+    AcceptImage {
+        #[command(flatten)]
+        image: ImageArgs,
+        #[command(flatten)]
+        handing: Handing,
+    },
+    /// Never accept an image again; no current boot may run it.
+    RetireImage {
+        #[command(flatten)]
+        image: ImageArgs,
+        #[command(flatten)]
+        handing: Handing,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Handing {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    govern: GovernArgs,
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// PCR0: the whole image.
+    #[arg(long, value_name = "HEX", value_parser = parse_pcr)]
+    pcr0: Pcr,
+    /// PCR1: kernel and boot ramdisk.
+    #[arg(long, value_name = "HEX", value_parser = parse_pcr)]
+    pcr1: Pcr,
+    /// PCR2: the application.
+    #[arg(long, value_name = "HEX", value_parser = parse_pcr)]
+    pcr2: Pcr,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pcr([u8; 48]);
+
+fn parse_pcr(text: &str) -> Result<Pcr, String> {
+    let mut pcr = [0; 48];
+    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut pcr)
+        .map_err(|_| "a PCR is 48 bytes of hex".to_owned())?;
+    Ok(Pcr(pcr))
+}
+
+impl ImageArgs {
+    const fn measurement(&self) -> Measurement {
+        Measurement { pcr0: self.pcr0.0, pcr1: self.pcr1.0, pcr2: self.pcr2.0 }
+    }
+}
+
+/// Runs `casemate change`.
+pub(crate) fn run(args: ChangeArgs) -> ExitCode {
+    let (change, handing) = match args.command {
+        ChangeCommand::ConfirmGenesis(handing) => (Change::ConfirmGenesis, handing),
+        ChangeCommand::Revoke { credential, handing } => {
+            (Change::RevokeCredential { credential }, handing)
+        }
+        ChangeCommand::Withdraw { change, handing } => (Change::Withdraw { change }, handing),
+        ChangeCommand::AcceptImage { image, handing } => {
+            (Change::AcceptImage { measurement: image.measurement() }, handing)
+        }
+        ChangeCommand::RetireImage { image, handing } => {
+            (Change::RetireImage { measurement: image.measurement() }, handing)
+        }
+    };
+    super::run(false, async move {
+        let session = handing.cluster.open()?;
+        let name = change.name();
+        if handing.govern.govern(&session, change).await? {
+            let mut text = String::new();
+            out::line(&mut text, "accepted", name);
+            out::text(&text)?;
+            out::note("`casemate status` says whether it waits")?;
+        }
+        Ok(DONE)
+    })
+}
 
 /// How a change is signed and handed in.
 #[derive(Debug, Args)]

@@ -138,7 +138,12 @@ pub(super) fn intent(
         line(out, "with value", format_args!("{} base units", intent.native_value));
     }
     if let Some(fee) = &intent.max_fee {
-        line(out, "fee at most", format_args!("{fee} base units"));
+        let native = intent.chain.as_ref().and_then(|chain| policy?.native(chain));
+        let fee = match native {
+            Some((id, asset)) => format!("{} {id}", fee.to_decimal(asset.decimals)),
+            None => format!("{fee} base units of the chain's own asset"),
+        };
+        line(out, "fee at most", fee);
     }
     if let Some(domain) = &intent.domain {
         line(

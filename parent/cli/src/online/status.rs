@@ -105,6 +105,7 @@ async fn status(args: &StatusArgs) -> Result<u8, CliError> {
     let view = newest.map(|given| &given.view);
     let survives = survives(&genesis.manifest, &nodes);
     let time = belief.views().iter().map(|given| given.view.now).max();
+    let newest_of = time.zip(view.map(|view| view.size));
     if args.json {
         print_json(client, &genesis.manifest, &nodes, view, &keys, &survives)?;
         return Ok(DONE);
@@ -123,7 +124,7 @@ async fn status(args: &StatusArgs) -> Result<u8, CliError> {
     );
     for node in &nodes {
         text.push('\n');
-        print_node(&mut text, node, time);
+        print_node(&mut text, node, newest_of);
     }
     text.push('\n');
     if let Some(view) = view {
@@ -212,7 +213,10 @@ fn survives(manifest: &Manifest, nodes: &[NodeStatus]) -> Survives {
     Survives { more, text }
 }
 
-fn print_node(text: &mut String, node: &NodeStatus, newest: Option<UnixMillis>) {
+/// How many entries a node may be behind another before it is said.
+const LAG: u64 = 64;
+
+fn print_node(text: &mut String, node: &NodeStatus, newest: Option<(UnixMillis, u64)>) {
     out::line(text, "node", &node.name);
     if let Some(url) = &node.url {
         out::line(text, "url", url);
@@ -236,7 +240,12 @@ fn print_node(text: &mut String, node: &NodeStatus, newest: Option<UnixMillis>) 
             if !unreachable.is_empty() {
                 out::line(text, "NO LINK to", unreachable.join(", "));
             }
-            let behind = newest.map(|newest| newest.since(given.view.now)).unwrap_or_default();
+            let (time, size) = newest.unwrap_or((given.view.now, given.view.size));
+            let missing = size.saturating_sub(given.view.size);
+            if missing > LAG || (missing > 0 && given.view.size == 0) {
+                out::line(text, "BEHIND", format_args!("{missing} entries"));
+            }
+            let behind = time.since(given.view.now);
             if behind.0 > 5_000 {
                 out::line(text, "CLOCK", format_args!("{behind} behind another node's"));
             }

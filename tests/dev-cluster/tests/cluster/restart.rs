@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use casemate_audit::{Expectations, verify_store};
 use casemate_dev::in_process::Cluster;
+use casemate_ledger::keys::verify_signature;
 use casemate_ledger::replay::Replayer;
 use casemate_ledger::{Committed, Entry, EntryBody};
 use casemate_proto::ids::Hash32;
@@ -170,6 +171,34 @@ fn node_that_restarts_again_while_its_shares_are_recovered_gets_them_in_the_end(
     kit.cluster.stop_node(&b).unwrap();
     ask_at(&mut kit, &c, Scheme::EcdsaSecp256k1, "");
     ask_at(&mut kit, &c, Scheme::Ed25519, "in the end");
+    assert!(!kit.halted());
+}
+
+#[test]
+fn two_of_five_that_lost_their_shares_get_them_back_together() {
+    let mut kit = Kit::ready_with(|config| {
+        config.nodes = 5;
+        config.threshold = 3;
+    });
+    let names = kit.cluster.names();
+    for name in &names[3..] {
+        kit.cluster.stop_node(name).unwrap();
+    }
+    kit.pass(1_000);
+    for name in &names[3..] {
+        kit.cluster.restart_node(name).unwrap();
+    }
+    until_all_hold_shares(&mut kit);
+    assert!(epochs(&kit).iter().all(|(_, epoch, _)| *epoch == 1), "{:?}", epochs(&kit));
+    for name in &names[..2] {
+        kit.cluster.stop_node(name).unwrap();
+    }
+    let requests = [kit.payment(1_000_000), kit.message("by those that came back, and one other")];
+    for (request, scheme) in requests.iter().zip([Scheme::EcdsaSecp256k1, Scheme::Ed25519]) {
+        let answer = signed(kit.agent_asks(4, request));
+        let plain = answer.signature.first_chunk::<64>().unwrap();
+        assert!(verify_signature(scheme, &answer.public_key, &answer.digest, plain));
+    }
     assert!(!kit.halted());
 }
 
