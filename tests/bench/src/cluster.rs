@@ -56,7 +56,7 @@ pub struct Cluster {
     payer: EvmAddress,
     runtime: Arc<Runtime>,
     _claim: Claim,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 /// A node as it is asked directly.
@@ -82,7 +82,7 @@ impl Cluster {
     /// Starts one and has its keys made. With a network, the parents reach each other through it.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// If it does not come up; its folder then stays, with the nodes' logs.
     pub fn up(
         program: &Program,
         runtime: &Arc<Runtime>,
@@ -94,7 +94,25 @@ impl Cluster {
             .prefix("casemate-")
             .tempdir()
             .map_err(|error| BenchError::System { what: "a folder for the cluster", error })?;
-        let (home, claim) = Home::create(folder.path(), false)?;
+        let path = folder.path().to_owned();
+        let (home, claim) = Home::create(&path, false)?;
+        match Self::begin(program, runtime, network, (&home, claim), tell) {
+            Ok(begun) => Ok(Self { _folder: Some(folder), ..begun }),
+            Err(error) => {
+                let _ = folder.keep();
+                tell.progress(&format!("the nodes' logs are in {}/NODE/*.log", path.display()));
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(
+        program: &Program,
+        runtime: &Arc<Runtime>,
+        network: Option<&mut Network>,
+        (home, claim): (&Home, Claim),
+        tell: &mut dyn Tell,
+    ) -> Result<Self, BenchError> {
         let mut plan = Plan::new(u64::from(THRESHOLD), &regions(NODES), None)?;
         if let Some(network) = network {
             route_through(network, &mut plan, runtime)?;
@@ -129,7 +147,7 @@ impl Cluster {
         let client = Client::new(pinned, Settings::default())
             .map_err(|error| DemoError::Client(Box::new(error)))?;
         let runtime = Arc::clone(runtime);
-        let (_claim, _folder) = (claim, folder);
+        let (_claim, _folder) = (claim, None);
         let mut made = Self { remote, people, client, nodes, payer, runtime, _claim, _folder };
         made.settle()?;
         Ok(made)
