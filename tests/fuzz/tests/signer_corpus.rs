@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use casemate_proto::ids::Hash32;
-use casemate_proto::{KeyName, NodeName, UnixMillis};
-use casemate_signer::PeerMessage;
+use casemate_proto::{BootId, KeyName, NodeName, UnixMillis};
+use casemate_signer::{PeerMessage, StartKey};
 
 fn messages() -> Vec<(&'static str, PeerMessage)> {
     let node = |name: &str| NodeName::new(name).unwrap();
@@ -28,10 +28,20 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
                 participants: participants(),
                 triples: Some(hash),
                 root: other,
+                epoch: 2,
             },
         ),
         ("declined", PeerMessage::Declined { index: 8, attempt: 1, next: 2 }),
-        ("start_keygen", PeerMessage::StartKeygen { index: 3, attempt: 0 }),
+        (
+            "start_key",
+            PeerMessage::StartKey(StartKey {
+                name: name(),
+                epoch: 1,
+                size: 9,
+                number: 6,
+                boots: vec![BootId::new([3; 32]), BootId::new([4; 32])],
+            }),
+        ),
         (
             "tested",
             PeerMessage::Tested {
@@ -54,6 +64,7 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
                 root: other,
                 participants: participants(),
                 number: 5,
+                epoch: 0,
             },
         ),
         ("checkpoint", PeerMessage::Checkpoint("casemate/0x00/0\n1\nAA==\n".to_owned())),

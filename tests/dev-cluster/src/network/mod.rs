@@ -1,10 +1,10 @@
 //! A network between parents that the demo can turn hostile.
 //!
 //! Every connection from one parent to another goes through a proxy of this process. As long as
-//! it is quiet the proxy passes bytes on as they come. Hostile, it does to them what the owner of a
-//! network can: it flips bits, drops, repeats, replays bytes of other connections, swaps, delays
-//! and cuts connections off. What it does follows from a seed and the order of connections; how
-//! often it did each is counted.
+//! it is quiet the proxy passes bytes on as they come, or, where distance is simulated, each so much
+//! later. Hostile, it does to them what the owner of a network can: it flips bits, drops, repeats,
+//! replays bytes of other connections, swaps, delays and cuts connections off. What it does follows
+//! from a seed and the order of connections; how often it did each is counted.
 
 mod mischief;
 
@@ -19,8 +19,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use mischief::{Counts, Mischief, Temper};
 
@@ -33,6 +34,9 @@ const CHUNK: usize = 2_048;
 const SWAP_WITHIN: Duration = Duration::from_millis(100);
 /// How many chunks of all connections are kept for replaying.
 const REMEMBERED: usize = 64;
+/// How many chunks may be under way on one connection, one way: enough that a delay does not bound
+/// what a link carries.
+const UNDER_WAY: usize = 1_024;
 /// How long a connection to a parent may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -47,6 +51,8 @@ pub struct Network {
 struct Shared {
     hostile: AtomicBool,
     temper: Temper,
+    /// What every chunk takes one way, in microseconds.
+    distance: AtomicU64,
     seed: u64,
     connections: AtomicU64,
     /// How many chunks met something.
@@ -62,6 +68,7 @@ impl Network {
         let shared = Shared {
             hostile: AtomicBool::new(false),
             temper,
+            distance: AtomicU64::new(0),
             seed,
             connections: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
@@ -86,6 +93,13 @@ impl Network {
     /// From here on it harms what passes, or no longer does.
     pub fn set_hostile(&self, hostile: bool) {
         self.shared.hostile.store(hostile, Ordering::Relaxed);
+    }
+
+    /// From here on everything that passes takes so long one way. What is sent together arrives
+    /// together and in order: this is distance, and no mischief.
+    pub fn set_distance(&self, one_way: Duration) {
+        let micros = u64::try_from(one_way.as_micros()).unwrap_or(u64::MAX);
+        self.shared.distance.store(micros, Ordering::Relaxed);
     }
 
     /// What it did so far.
@@ -131,8 +145,42 @@ async fn pass(from: TcpStream, to: SocketAddr, shared: Arc<Shared>) {
 
 /// Carries bytes one way until an end is reached, a write fails, or it cuts the connection off.
 async fn pump(
-    mut from: impl AsyncRead + Unpin,
+    from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
+    dice: ChaCha20Rng,
+    shared: &Shared,
+) {
+    let (sender, under_way) = mpsc::channel(UNDER_WAY);
+    let take = async {
+        take_in(from, sender, dice, shared).await;
+        // what is under way still arrives
+        core::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = take => {}
+        () = deliver(to, under_way) => {}
+    }
+}
+
+/// Passes chunks on, each when its time has come, until there are no more or a write fails.
+async fn deliver(
     mut to: impl AsyncWrite + Unpin,
+    mut under_way: mpsc::Receiver<(Instant, Vec<u8>)>,
+) {
+    while let Some((due, chunk)) = under_way.recv().await {
+        if due > Instant::now() {
+            sleep_until(due).await;
+        }
+        if to.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes bytes in, harms them where that is wanted, and sends them on their way.
+async fn take_in(
+    mut from: impl AsyncRead + Unpin,
+    sender: mpsc::Sender<(Instant, Vec<u8>)>,
     mut dice: ChaCha20Rng,
     shared: &Shared,
 ) {
@@ -165,8 +213,9 @@ async fn pump(
             }
         }
         out.extend(held.take());
+        let due = shared.due();
         for chunk in out {
-            if to.write_all(&chunk).await.is_err() {
+            if sender.send((due, chunk)).await.is_err() {
                 return;
             }
         }
@@ -191,6 +240,12 @@ impl Shared {
             *to = from;
         }
         ChaCha20Rng::from_seed(seed)
+    }
+
+    /// When what is sent now arrives.
+    fn due(&self) -> Instant {
+        let (now, distance) = (Instant::now(), self.distance.load(Ordering::Relaxed));
+        now.checked_add(Duration::from_micros(distance)).unwrap_or(now)
     }
 
     fn count(&self, what: Mischief) {

@@ -71,6 +71,38 @@ async fn hostile_network_delays_and_cuts_off() {
     assert_eq!((arrived.as_str(), counts.cut), ("", 1));
 }
 
+#[tokio::test]
+async fn distance_makes_every_byte_late_by_as_much_and_not_one_after_the_other() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut network = Network::new(7, only(Mischief::Drop));
+    let address = network.route(server.local_addr().unwrap()).await.unwrap();
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), server.accept());
+    let (mut client, (mut server, _)) = (client.unwrap(), accepted.unwrap());
+    client.set_nodelay(true).unwrap();
+    let distance = Duration::from_millis(200);
+    network.set_distance(distance);
+    let since = Instant::now();
+    for number in 0..20_u8 {
+        client.write_all(&[number]).await.unwrap();
+        // so that each is a chunk of its own
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut arrived = [0; 20];
+    server.read_exact(&mut arrived[..1]).await.unwrap();
+    assert!(since.elapsed() >= distance);
+    server.read_exact(&mut arrived[1..]).await.unwrap();
+    // one after the other they would take four seconds
+    assert!(since.elapsed() < Duration::from_secs(2));
+    assert!(arrived.iter().copied().eq(0..20));
+    assert_eq!(network.counts(), Counts::default());
+    // what is under way when the sender is gone still arrives
+    client.write_all(b"last").await.unwrap();
+    drop(client);
+    let mut last = Vec::new();
+    server.read_to_end(&mut last).await.unwrap();
+    assert_eq!(last, b"last");
+}
+
 #[test]
 fn same_seed_and_connection_throw_the_same_dice() {
     let throws = |seed, connection| {

@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Pairs of triples that a parent asks its enclave to keep. What is left of a stock when a demo ends was
 /// made for nothing.
-const TRIPLE_STOCK: u64 = 2;
+pub const TRIPLE_STOCK: u64 = 2;
 
 /// The processes of a cluster. They end when this is dropped, unless they are let go.
 #[derive(Debug)]

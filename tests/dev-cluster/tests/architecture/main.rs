@@ -396,15 +396,9 @@ fn released_code_allows_none_of_the_lints_that_carry_policy() {
     none(&violations);
 }
 
-<<<<<<< HEAD
-/// Who may say that an entry is committed, and that a run may release a share (I4): one place for
-/// what the ledger allowed and one for the log's own checkpoints; the definitions; replication and
-/// replay.
-=======
 /// Who may say that an entry is committed, and that a run may release a share (I4): replication, of
 /// what Raft committed; one place for what the ledger allowed and one for the log's own checkpoints; the
 /// definitions; replay.
->>>>>>> dev
 const MAY_ASSERT: [(&str, &str); 6] = [
     ("enclave/replication/src/machine.rs", "dangerous_assume"),
     ("shared/ledger/src/apply.rs", "dangerous_assume"),

@@ -126,8 +126,6 @@ fn i5_parent_that_disappears_in_the_middle_of_a_request_leaves_one_result_charge
 }
 
 #[test]
-<<<<<<< HEAD
-=======
 fn runbook_names_only_metrics_that_a_node_has() {
     let _alone = alone();
     let cluster = Cluster::up(&[]);
@@ -145,7 +143,6 @@ fn runbook_names_only_metrics_that_a_node_has() {
 }
 
 #[test]
->>>>>>> dev
 fn up_that_is_killed_leaves_no_process_behind() {
     let _alone = alone();
     let cluster = Cluster::up(&[]);

@@ -1,0 +1,90 @@
+//! What Casemate costs beside the cryptography that it must do anyway, and how far apart in round
+//! trips a request and its signature are.
+//!
+//! `cargo bench -p casemate-bench` starts clusters of real processes (`casemate-dev`'s), asks them for
+//! signatures over HTTP, and prints ratios: they hold on other machines, where milliseconds do not.
+//!
+//! ```text
+//! cpu      user and system time of all enclaves and parents for one signature
+//!          ÷ user and system time of the bare library for the same protocol, in one process
+//! trips    what a delay between the parents adds to a request's latency ÷ the round trip
+//! ```
+//!
+//! Rooms: [`library`] the bare protocols; [`cluster`] a cluster to ask; [`load`] what it costs;
+//! [`trips`] how long it takes; [`cpu`] the one instrument for both sides of a ratio; [`report`] the
+//! tables.
+
+pub mod cluster;
+pub mod cpu;
+pub mod error;
+pub mod figures;
+pub mod library;
+pub mod load;
+pub mod options;
+pub mod program;
+pub mod report;
+pub mod scheme;
+pub mod trips;
+
+use std::time::{Duration, Instant};
+
+use casemate_dev::demo::Tell;
+use casemate_dev::network::{Network, Rates};
+use casemate_dev::processes::birth::runtime;
+
+use cluster::Cluster;
+pub use error::BenchError;
+pub use options::Options;
+use report::{Cost, Machine, Report};
+use scheme::SCHEMES;
+
+/// Does all of it.
+///
+/// # Errors
+/// If a cluster cannot be started or does not sign.
+pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError> {
+    let started = Instant::now();
+    let (sizes, machine) = (options.sizes(), Machine::here());
+    tell.progress("has `casemate-dev` built, which enclaves and parents are");
+    let program = program::built()?;
+    let runtime = runtime()?;
+
+    let mut cluster = Cluster::up(&program, &runtime, None, tell)?;
+    tell.progress("warms up");
+    cluster.warm_up(sizes.warm_up)?;
+    let idle = cluster.idle(sizes.idle)?;
+    let mut costs = Vec::new();
+    for scheme in SCHEMES {
+        let title = scheme::title(scheme);
+        tell.progress(&format!("{title}: the bare library, then the whole system"));
+        let mut library = library::measure(scheme, sizes.library)?;
+        let mut loads = Vec::new();
+        for at_once in &options.concurrency {
+            let count = sizes.signatures(scheme, *at_once);
+            let load = cluster.load(scheme, *at_once, count)?;
+            tell.progress(&format!("{title}: {count} signatures, {at_once} at a time"));
+            loads.push(load);
+        }
+        // before and after: a machine is not as fast at all times
+        library = library.and(library::measure(scheme, sizes.library)?);
+        costs.push(Cost { scheme, library, loads });
+    }
+    drop(cluster);
+
+    let mut network = Network::new(0, Rates::DEMO);
+    let ping = trips::Ping::new(&mut network, &runtime)?;
+    let mut cluster = Cluster::up(&program, &runtime, Some(&mut network), tell)?;
+    tell.progress("warms up");
+    cluster.warm_up(sizes.warm_up)?;
+    let mut measured = Vec::new();
+    for distance in [Duration::ZERO, options.delay()] {
+        network.set_distance(distance);
+        let millis = distance.as_millis();
+        tell.progress(&format!("latency with {millis} ms one way between the parents"));
+        measured.push(trips::measure(&mut cluster, &ping, &sizes, &runtime, tell)?);
+    }
+    drop(cluster);
+    let trips = trips::between(&measured)?;
+    let took = started.elapsed();
+    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips, took })
+}

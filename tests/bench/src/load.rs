@@ -1,0 +1,172 @@
+//! What signatures cost the whole system.
+//!
+//! ```text
+//! settled ── N signatures asked for, k at a time ── settled again
+//!    └────────── CPU time of all enclaves and parents ──────┘   − what they use idle in that time
+//! ```
+//!
+//! Settled is a full stock of triples: every pair that a signature used up is made anew, and counted,
+//! before the time ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use casemate_client::request::Asked;
+use casemate_client::{Client, ClientError, Credential, Outcome, SignOptions};
+use casemate_proto::{GenesisId, Scheme};
+use tokio::task::JoinSet;
+
+use crate::cluster::{Asks, Cluster};
+use crate::figures::each;
+use crate::{BenchError, scheme};
+
+/// How long one signature may take: on a busy machine, sixteen at a time, the last waits for the
+/// triples of all.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What a number of signatures took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How many.
+    pub signatures: u32,
+    /// How many were asked for at one time.
+    pub at_once: u32,
+    /// User and system time of all enclaves and parents from the first request until everything has
+    /// settled.
+    pub cpu: Duration,
+    /// How long that was.
+    pub time: Duration,
+    /// How long it was until the last signature.
+    pub signing: Duration,
+    /// How many pairs of triples were made meanwhile.
+    pub pairs: u64,
+}
+
+impl Load {
+    /// CPU time of one signature, without what the cluster uses idle.
+    #[must_use]
+    pub fn each(&self, idle: Duration) -> Duration {
+        each(self.cpu.saturating_sub(idle), self.signatures)
+    }
+}
+
+impl Cluster {
+    /// Has so many signatures made of each scheme, one after the other: connections, attestations and
+    /// the allocators' memory are there afterwards.
+    ///
+    /// # Errors
+    /// If one is not given.
+    pub fn warm_up(&mut self, signatures: u32) -> Result<(), BenchError> {
+        for scheme in scheme::SCHEMES {
+            self.sign(scheme, 1, signatures)?;
+        }
+        self.settle()
+    }
+
+    /// Has signatures made and counts what they cost.
+    ///
+    /// # Errors
+    /// If one is not given, or a process is gone.
+    pub fn load(
+        &mut self,
+        scheme: Scheme,
+        at_once: u32,
+        signatures: u32,
+    ) -> Result<Load, BenchError> {
+        self.settle()?;
+        let (pairs, cpu, since) = (self.pairs_made()?, self.cpu()?, Instant::now());
+        self.sign(scheme, at_once, signatures)?;
+        let signing = since.elapsed();
+        self.settle()?;
+        let (cpu, time) = (self.cpu()?.saturating_sub(cpu), since.elapsed());
+        let pairs = self.pairs_made()?.saturating_sub(pairs);
+        Ok(Load { signatures, at_once, cpu, time, signing, pairs })
+    }
+
+    fn sign(&self, scheme: Scheme, at_once: u32, signatures: u32) -> Result<(), BenchError> {
+        let asker = Asker {
+            client: self.client().clone(),
+            genesis: self.scope().genesis,
+            credential: self.requester()?,
+            asks: self.asks(scheme)?,
+            left: Arc::new(AtomicU32::new(signatures)),
+        };
+        let signed = self.runtime().block_on(async {
+            let mut asking = JoinSet::new();
+            for _ in 0..at_once {
+                asking.spawn(asker.clone().ask_all());
+            }
+            while let Some(ended) = asking.join_next().await {
+                // the others end with the set
+                ended.map_err(|error| Failed::Task(error.to_string()))??;
+            }
+            Ok(())
+        });
+        let title = scheme::title(scheme);
+        signed.map_err(|failed| match failed {
+            Failed::Client(error) => BenchError::Sign { scheme: title, error },
+            Failed::Pending => {
+                BenchError::Cluster { what: format!("wants {title} signatures approved") }
+            }
+            Failed::Task(what) => BenchError::Cluster { what: format!("was not asked: {what}") },
+        })
+    }
+}
+
+enum Failed {
+    Client(Box<ClientError>),
+    Pending,
+    Task(String),
+}
+
+impl From<ClientError> for Failed {
+    fn from(error: ClientError) -> Self {
+        Self::Client(Box::new(error))
+    }
+}
+
+/// One who asks, one request after the other, as long as some are left.
+#[derive(Clone)]
+struct Asker {
+    client: Client,
+    genesis: GenesisId,
+    credential: Credential,
+    asks: Asks,
+    left: Arc<AtomicU32>,
+}
+
+impl Asker {
+    async fn ask_all(self) -> Result<(), Failed> {
+        let options = SignOptions { deadline: DEADLINE, ..SignOptions::default() };
+        let one_less = |left: u32| left.checked_sub(1);
+        while self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            let asked = Asked::new(&self.genesis, &self.asks.another())?;
+            match self.client.sign(&asked, &self.credential, &options).await? {
+                Outcome::Signed(_) => {}
+                Outcome::Pending(_) => return Err(Failed::Pending),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_signature_is_charged_no_idle_time() {
+        let load = Load {
+            signatures: 10,
+            at_once: 1,
+            cpu: Duration::from_millis(120),
+            time: Duration::from_secs(2),
+            signing: Duration::from_secs(1),
+            pairs: 10,
+        };
+        assert_eq!(load.each(Duration::from_millis(20)), Duration::from_millis(10));
+        // a clock that ticks says so at times
+        assert_eq!(load.each(Duration::from_millis(130)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,114 @@
+//! What may be chosen, and how much is measured.
+
+use std::time::Duration;
+
+use casemate_proto::Scheme;
+use clap::Parser;
+
+/// Measures what the whole system costs over the bare libraries, and how many round trips a signature
+/// takes. Prints a table; takes about two minutes where nothing else runs.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo bench -p casemate-bench --", version)]
+pub struct Options {
+    /// A few signatures of each kind, to see that it works. Its figures mean little.
+    #[arg(long)]
+    pub quick: bool,
+    /// Put the table into docs/PERFORMANCE.md.
+    #[arg(long, conflicts_with = "quick")]
+    pub write: bool,
+    /// Requests under way at one time, one measurement for each number.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16],
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub concurrency: Vec<u32>,
+    /// What bytes take one way between two parents when round trips are counted, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 40,
+          value_parser = clap::value_parser!(u64).range(10..=60))]
+    pub delay_ms: u64,
+    /// What `cargo bench` says to every benchmark.
+    #[arg(long, hide = true)]
+    pub bench: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Signatures of each scheme before anything is measured.
+    pub warm_up: u32,
+    /// How long the idle cluster is looked at.
+    pub idle: Duration,
+    /// CPU time of the bare library, each time.
+    pub library: Duration,
+    /// Requests of one latency, of a scheme that needs triples and of one that does not: multiples of
+    /// three, since three nodes take turns to lead a signature.
+    pub latencies: (u32, u32),
+    ecdsa: u32,
+    frost: u32,
+}
+
+impl Options {
+    /// The delay one way.
+    #[must_use]
+    pub const fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay_ms)
+    }
+
+    /// How much is measured.
+    #[must_use]
+    pub const fn sizes(&self) -> Sizes {
+        let millis = Duration::from_millis;
+        if self.quick {
+            Sizes {
+                warm_up: 1,
+                idle: millis(2_000),
+                library: millis(300),
+                latencies: (3, 3),
+                ecdsa: 3,
+                frost: 20,
+            }
+        } else {
+            Sizes {
+                warm_up: 12,
+                idle: millis(8_000),
+                library: millis(1_000),
+                latencies: (6, 9),
+                ecdsa: 36,
+                frost: 300,
+            }
+        }
+    }
+}
+
+impl Sizes {
+    /// How many signatures are asked for, so many at one time. Enough that a tick of the CPU clock,
+    /// which is 10 ms, is little beside what they take.
+    #[must_use]
+    pub fn signatures(&self, scheme: Scheme, at_once: u32) -> u32 {
+        let count = if scheme == Scheme::EcdsaSecp256k1 { self.ecdsa } else { self.frost };
+        count.max(at_once.saturating_mul(2))
+    }
+
+    /// How many latencies are taken.
+    #[must_use]
+    pub fn latencies(&self, scheme: Scheme) -> u32 {
+        let (with_triples, without) = self.latencies;
+        if scheme == Scheme::EcdsaSecp256k1 { with_triples } else { without }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_one_that_clap_takes() {
+        Options::command().debug_assert();
+        let options = Options::parse_from(["x", "--bench"]);
+        assert_eq!(options.concurrency, [1, 16]);
+        let options = Options::parse_from(["x", "--concurrency", "2,8", "--bench", "--quick"]);
+        assert_eq!(options.concurrency, [2, 8]);
+        assert!(Options::try_parse_from(["x", "--quick", "--write"]).is_err());
+        assert!(Options::try_parse_from(["x", "--concurrency", "0"]).is_err());
+    }
+}
