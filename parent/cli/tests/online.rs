@@ -625,6 +625,19 @@ fn no_cluster_a_missing_file_and_another_schema_are_one_clear_line() {
 }
 
 #[test]
+fn a_machine_without_root_certificates_asks_nodes_without_tls() {
+    let setting = setting();
+    let output = Command::new(env!("CARGO_BIN_EXE_casemate"))
+        .args(["keys", "list"])
+        .env("CASEMATE_CLUSTER", setting.text("cluster.json"))
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", setting.folder.path())
+        .output()
+        .unwrap();
+    exits(&output, 0);
+}
+
+#[test]
 fn a_cluster_file_of_another_cluster_is_refused() {
     let (setting, other) = (setting(), setting());
     let nodes = other.fake.with(|world| {
