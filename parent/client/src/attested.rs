@@ -17,7 +17,8 @@ use crate::fault::NodeFault;
 /// fresh; this only keeps a clock that is far off from being believed.
 const TOLERANCE_MS: u64 = 30 * 60_000;
 
-/// A boot whose keys an attestation document was found to bind. Made by [`verify`] only.
+/// A boot whose keys an attestation document was found to bind. Only [`Client::attest`](crate::Client::attest)
+/// and what builds on it make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestedBoot {
     node: NodeName,

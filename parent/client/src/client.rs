@@ -112,7 +112,9 @@ impl Client {
     /// # Errors
     /// If no HTTP client can be made here.
     pub fn new(cluster: Cluster, settings: Settings) -> Result<Self, ClientError> {
-        let http = Http::new(settings.connect).map_err(|reason| ClientError::Http { reason })?;
+        let tls = cluster.endpoints().iter().any(|endpoint| endpoint.url().scheme() == "https");
+        let http =
+            Http::new(settings.connect, tls).map_err(|reason| ClientError::Http { reason })?;
         let genesis = match cluster.record() {
             Some(record) => OnceCell::new_with(Some(Arc::new(record.clone()))),
             None => OnceCell::new(),

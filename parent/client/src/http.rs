@@ -35,7 +35,8 @@ pub(crate) struct Bounds {
 }
 
 impl Http {
-    pub(crate) fn new(connect: Duration) -> Result<Self, String> {
+    /// `tls`: whether any node has an `https` URL. A machine without root certificates can ask the others.
+    pub(crate) fn new(connect: Duration, tls: bool) -> Result<Self, String> {
         // no proxy of the environment: who carries the bytes is not believed, but who is asked is
         // what the caller wrote
         let builder = reqwest::Client::builder()
@@ -44,6 +45,7 @@ impl Http {
             .connect_timeout(connect)
             .pool_max_idle_per_host(4)
             .user_agent(concat!("casemate-client/", env!("CARGO_PKG_VERSION")));
+        let builder = if tls { builder } else { builder.tls_certs_only([]) };
         builder.build().map(|client| Self { client }).map_err(|error| full_text(&error))
     }
 

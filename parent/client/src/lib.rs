@@ -28,6 +28,7 @@ mod govern;
 mod http;
 pub mod idempotency;
 pub mod keys;
+mod recover;
 pub mod request;
 pub mod review;
 mod sign;

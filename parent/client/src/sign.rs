@@ -274,10 +274,33 @@ impl Tries<'_> {
                     Duration::from_millis(retry_after.0).min(client.settings().longest_pause);
                 Err(Stop::Node(NodeFault::Busy { retry_after: Some(least) }))
             }
-            Answer::Recorded { signed_index, .. } => {
-                Ok(Tried::Open(Unsettled::InStoreOnly { signed_index }, Again::Later(None)))
+            Answer::Recorded { index, signed_index } => {
+                self.recorded(at, key, belief, (index, signed_index)).await
             }
             Answer::Accepted { .. } | Answer::Unknown => Err(Stop::Node(NodeFault::OtherReply)),
+        }
+    }
+
+    /// A node no longer has the records at hand: its store has them.
+    async fn recorded(
+        &self,
+        at: usize,
+        key: &PinnedKey,
+        belief: &Belief,
+        records: (u64, u64),
+    ) -> Result<Tried, Stop> {
+        let recovered = async {
+            let signed = self.client.out_of_store(at, self.asked, key, records).await?;
+            self.verified(signed, key, belief).await
+        };
+        match recovered.await {
+            Ok(verified) => Ok(Tried::Settled(Ok(Outcome::Signed(Box::new(verified))))),
+            Err(Stop::Node(fault)) => {
+                tracing::debug!(node = self.client.label(at), %fault, "not to be had of the store");
+                let why = Unsettled::InStoreOnly { signed_index: records.1 };
+                Ok(Tried::Open(why, Again::Now))
+            }
+            Err(other) => Err(other),
         }
     }
 

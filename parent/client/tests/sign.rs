@@ -376,3 +376,47 @@ async fn a_childs_signature_verifies_under_the_child_that_the_client_derives() {
     // the fake signs with the parent
     assert_eq!(setting.refused(|_, _| {}).await, ReceiptFault::OtherPublicKey);
 }
+
+#[tokio::test]
+async fn a_signature_that_nodes_have_no_longer_at_hand_is_found_and_proved_in_their_stores() {
+    let setting = setting();
+    // on both sides of a tile's edge, and far from the end
+    let signature = setting.signed().await;
+    for more in [0, 300, 700] {
+        setting.fake.with(|world| {
+            for _ in 0..more {
+                world.append(EntryBody::Tick, Verdict::accepted());
+            }
+            let (_, index, signed_index, _) = world.signed.values().next().unwrap().clone();
+            for node in world.nodes.values_mut() {
+                node.answers =
+                    Some(std::sync::Arc::new(move |_, _| Answer::Recorded { index, signed_index }));
+            }
+        });
+        let found = setting.signed().await;
+        assert_eq!(found.signature(), signature.signature());
+        assert_eq!(found.signed_index(), signature.signed_index());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_has_another_record_there_is_not_believed() {
+    let setting = setting();
+    setting.signed().await;
+    let other = Asked::new(&setting.client.genesis_id(), &request(b"pay the thief")).unwrap();
+    setting.client.sign(&other, &setting.signer, &patient()).await.unwrap();
+    let id = other.request().request_id;
+    setting.fake.with(|world| {
+        let found = world.signed.iter().find(|((_, known), _)| *known == id).unwrap();
+        let (index, signed_index) = (found.1.1, found.1.2);
+        for node in world.nodes.values_mut() {
+            node.answers =
+                Some(std::sync::Arc::new(move |_, _| Answer::Recorded { index, signed_index }));
+        }
+    });
+    let error = setting.sign().await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::NotSettled { last: Unsettled::InStoreOnly { .. }, .. }),
+        "{error}"
+    );
+}
