@@ -29,7 +29,7 @@ pub mod trips;
 use std::time::{Duration, Instant};
 
 use casemate_dev::demo::Tell;
-use casemate_dev::network::{Network, Rates};
+use casemate_dev::network::{Network, Temper};
 use casemate_dev::processes::birth::runtime;
 
 use cluster::Cluster;
@@ -71,7 +71,7 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
     }
     drop(cluster);
 
-    let mut network = Network::new(0, Rates::DEMO);
+    let mut network = Network::new(0, Temper::DEMO);
     let ping = trips::Ping::new(&mut network, &runtime)?;
     let mut cluster = Cluster::up(&program, &runtime, Some(&mut network), tell)?;
     tell.progress("warms up");

@@ -270,7 +270,7 @@ pub fn between(measured: &[Measured]) -> Result<Vec<Trips>, BenchError> {
 
 #[cfg(test)]
 mod tests {
-    use casemate_dev::network::Rates;
+    use casemate_dev::network::Temper;
 
     use super::*;
 
@@ -314,7 +314,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let mut network = Network::new(0, Rates::DEMO);
+        let mut network = Network::new(0, Temper::DEMO);
         let ping = Ping::new(&mut network, &runtime).unwrap();
         network.set_distance(ms(20));
         let round_trip = runtime.block_on(ping.round_trip()).unwrap();
