@@ -43,6 +43,8 @@ const MAX_JOINED: usize = 16;
 const MAX_EARLY: usize = 128;
 /// How long a leader waits after a failure; more often one leader does not begin a key anew.
 const RETRY: Millis = Millis(2_000);
+/// How long shares that are there sign before others take their place.
+const PAUSE: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
 pub(crate) const PROPOSE_AGAIN: Millis = Millis(3_000);
 /// How long shares wait for a boot that was admitted and has not been heard.
@@ -153,13 +155,20 @@ impl Node {
             return;
         }
         let next_epoch = self.state.key_epoch(name).map_or(0, |epoch| epoch.saturating_add(1));
+        // runs of the epoch before have just been burned: what was signed has time to be signed
+        let pause = if self.is_missing(name) { Millis(0) } else { PAUSE };
         self.keygen.jobs.entry(name.clone()).or_insert_with(|| Job {
             since: now,
             next_epoch,
             running: None,
-            retry_at: now,
+            retry_at: now.saturating_add(pause),
             candidates: VecDeque::new(),
         });
+    }
+
+    /// Whether some node's current boot holds no share of a key, or nobody does.
+    fn is_missing(&self, name: &KeyName) -> bool {
+        !self.roster.names().iter().all(|node| self.state.is_holder(name, node))
     }
 
     /// What is to be made of a key now, by the applied state.
@@ -169,7 +178,8 @@ impl Node {
         let (holders, lost): (Vec<NodeName>, Vec<NodeName>) =
             self.roster.names().iter().cloned().partition(|n| self.state.is_holder(name, n));
         // with fewer than t the shares are gone, and nothing here brings them back
-        if lost.is_empty() || holders.len() < usize::from(self.threshold) {
+        let is_done = lost.is_empty() && live.is_fresh;
+        if is_done || holders.len() < usize::from(self.threshold) {
             return None;
         }
         let recovery = Recovery {
@@ -235,7 +245,7 @@ impl Node {
         self.drive_confirmations(now);
     }
 
-    /// Begins what is this node's to begin, the log's key first.
+    /// Begins what is this node's to begin: what somebody lacks first, and of that the log's key.
     fn lead_keys(&mut self, now: UnixMillis) {
         let (busy, mut due): (Vec<_>, Vec<_>) =
             self.keygen.jobs.iter().partition(|(_, job)| job.is_busy(now));
@@ -244,7 +254,7 @@ impl Node {
             return;
         }
         due.retain(|(name, job)| job.retry_at <= now && self.leads_key(name, job.since, now));
-        due.sort_by_key(|(name, _)| name.as_str() != LOG_KEY);
+        due.sort_by_key(|(name, _)| (!self.is_missing(name), name.as_str() != LOG_KEY));
         let due: Vec<(KeyName, u64)> =
             due.into_iter().map(|(name, job)| (name.clone(), job.next_epoch)).collect();
         for (name, epoch) in due {

@@ -313,7 +313,8 @@ pub(crate) fn test_purpose(
 pub(crate) enum Task {
     /// A new key.
     Generate,
-    /// The next epoch of a live key, for nodes of which some lost their share.
+    /// The next epoch of a live key, for nodes of which some lost their share; or, where nobody did,
+    /// other shares of it, since FROST's were given back as they had been.
     Recover(Recovery),
 }
 
@@ -352,6 +353,12 @@ impl Task {
                 let from = of.holders.clone();
                 Purpose::EcdsaReshare { key, from, from_threshold: threshold }
             }
+            (Self::Recover(of), Scheme::Ed25519) if of.lost.is_empty() => {
+                Purpose::Ed25519Refresh { key }
+            }
+            (Self::Recover(of), Scheme::Bip340Secp256k1) if of.lost.is_empty() => {
+                Purpose::Bip340Refresh { key }
+            }
             (Self::Recover(of), Scheme::Ed25519) => {
                 Purpose::Ed25519Repair { key, lost: of.lost.clone() }
             }
@@ -379,6 +386,12 @@ impl Task {
                 let known = EcdsaPublic { public_key: of.public()?, chain_code };
                 let old = if let Some(Live::Ecdsa(old)) = old { Some(&**old) } else { None };
                 AnyRun::EcdsaKey(Box::new(EcdsaKeygenRun::reshare(claim, &known, old)?))
+            }
+            (Scheme::Ed25519, Some(Live::Ed25519(old))) if of.lost.is_empty() => {
+                AnyRun::Ed25519Key(Box::new(Ed25519KeygenRun::refresh(claim, old, &mut rng)?))
+            }
+            (Scheme::Bip340Secp256k1, Some(Live::Bip340(old))) if of.lost.is_empty() => {
+                AnyRun::Bip340Key(Box::new(Bip340KeygenRun::refresh(claim, old, &mut rng)?))
             }
             (Scheme::Ed25519, None | Some(Live::Ed25519(_))) => {
                 let known = Ed25519Public { public_key: of.public()?, chain_code };

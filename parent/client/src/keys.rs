@@ -171,8 +171,9 @@ fn pinned(view: &KeyView, live: &LiveKeyView) -> PinnedKey {
             chain_code: live.chain_code,
             epoch: live.epoch,
             index: live.index,
-            // which boots hold shares is for the enclaves
+            // which boots hold shares, and since when, is for the enclaves
             holders: BTreeMap::new(),
+            is_fresh: true,
         },
         without_share: live.without_share.clone(),
     }

@@ -1,9 +1,9 @@
 //! Keys: born by a governance change and a key generation that every node confirmed; a live key's
 //! name, scheme and public key never change (I13).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use casemate_proto::{Denial, DenialCode, NodeName, Scheme, bip340};
+use casemate_proto::{BootId, Denial, DenialCode, NodeName, Scheme, bip340};
 
 use crate::apply::Effect;
 use crate::entry::KeyLive;
@@ -140,13 +140,17 @@ pub(crate) fn apply_key_live(
         ));
     }
     // every one of them has just confirmed
-    let holders = state.boots.iter().map(|(node, boot)| (node.clone(), boot.id)).collect();
+    let holders: BTreeMap<NodeName, BootId> =
+        state.boots.iter().map(|(node, boot)| (node.clone(), boot.id)).collect();
     if let Some(key) = state.keys.get_mut(&live.name) {
         key.live = Some(LiveKey {
             public_key: live.public_key.clone(),
             chain_code: live.chain_code,
             epoch: live.epoch,
             index,
+            // between the same boots there is nothing to give back, so that they were refreshed
+            is_fresh: live.scheme == Scheme::EcdsaSecp256k1
+                || key.live.as_ref().is_none_or(|former| former.holders == holders),
             holders,
         });
     }

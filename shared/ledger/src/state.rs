@@ -71,6 +71,10 @@ pub struct LiveKey {
     /// that was admitted since has none.
     #[n(4)]
     pub holders: BTreeMap<NodeName, BootId>,
+    /// Whether this epoch's shares have nothing in common with those that boots held before which
+    /// are gone. Where FROST gave shares back they are what they were, until they are refreshed.
+    #[n(5)]
+    pub is_fresh: bool,
 }
 
 /// What is remembered of a request.

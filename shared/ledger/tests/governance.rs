@@ -402,3 +402,29 @@ fn version_rises_only_to_what_every_boot_has() {
         assert!(matches!(kit.apply(EntryBody::RaiseVersion { to }), Verdict::Denied(_)), "{to}");
     }
 }
+
+#[test]
+fn share_given_back_by_frost_is_fresh_only_once_the_same_boots_made_another() {
+    let mut kit = Kit::ready();
+    kit.govern(Change::CreateKey { name: key_name("cold"), scheme: Scheme::Ed25519 });
+    let first = kit.key_live("cold", Scheme::Ed25519, 0);
+    kit.accept(EntryBody::KeyLive(first));
+    let fresh = |kit: &Kit, name: &str| {
+        kit.state.keys()[&key_name(name)].live.as_ref().map(|live| live.is_fresh)
+    };
+    assert_eq!(fresh(&kit, "cold"), Some(true), "new");
+    kit.pass(second(2));
+    let key = SigningKey::from_bytes(&[0x71; 32]);
+    let scope = Hash32::new(*kit.state.genesis().as_bytes());
+    let new = boot(&kit.nsms[1], &node(1), &key, 0x71, &scope, kit.now);
+    kit.accept(EntryBody::Admit(new));
+    kit.boots[1] = key;
+    for (epoch, is_fresh) in [(1, false), (2, true)] {
+        let live = kit.key_live("cold", Scheme::Ed25519, epoch);
+        kit.accept(EntryBody::KeyLive(live));
+        assert_eq!(fresh(&kit, "cold"), Some(is_fresh), "epoch {epoch}");
+    }
+    let live = kit.key_live("agent-7", Scheme::EcdsaSecp256k1, 1);
+    kit.accept(EntryBody::KeyLive(live));
+    assert_eq!(fresh(&kit, "agent-7"), Some(true), "reshared");
+}

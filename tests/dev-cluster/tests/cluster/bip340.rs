@@ -108,8 +108,8 @@ fn restarted_node_gets_its_share_back_and_signs_under_the_same_key() {
     until_all_hold_shares(&mut kit);
     let after = live(&kit);
     assert_eq!(
-        (&after.public_key, after.chain_code, after.epoch),
-        (&before.public_key, before.chain_code, before.epoch + 1)
+        (&after.public_key, after.chain_code, after.epoch > before.epoch),
+        (&before.public_key, before.chain_code, true)
     );
     // a node that never restarted is gone: nobody can sign without the share that came back
     kit.cluster.stop_node(&b).unwrap();
