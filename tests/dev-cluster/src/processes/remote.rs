@@ -16,6 +16,7 @@ use casemate_client::{
 use casemate_ledger::Attachment;
 use casemate_ledger::entry::ApprovalProof;
 use casemate_ledger::state::RESERVED_PREFIX;
+use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::{GenesisRecord, Manifest};
 use casemate_proto::{BootId, Denial, Hash32, Millis, NodeName, UnixMillis, cbor};
 use tokio::runtime::Runtime;
@@ -33,6 +34,8 @@ use crate::network::{Counts, Network};
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// How long a change may take.
 const CHANGE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a node may be behind the others while they are well.
+const BEHIND_AT_MOST: Duration = Duration::from_secs(5);
 /// How long the store may lag behind the log.
 const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -169,6 +172,22 @@ impl Remote {
         ticket
     }
 
+    /// Submits a change until it is applied. A node that is behind refuses what follows a change that
+    /// it has not applied yet: then the same change is submitted again, which is accepted once.
+    fn change(&self, signed: &SignedChange, policy: Option<Vec<u8>>) -> Result<(), DemoError> {
+        let since = Instant::now();
+        loop {
+            let submit = self.client.submit_change(signed, policy.clone(), CHANGE_WITHIN);
+            match self.runtime.block_on(submit) {
+                Ok(_) => return Ok(()),
+                Err(ClientError::Refused(_)) if since.elapsed() < BEHIND_AT_MOST => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
     /// What came back, as far as it is to be believed.
     fn read(&mut self, outcome: Result<Outcome, ApiError>) -> Result<Answer, DemoError> {
         let outcome = match outcome {
@@ -251,8 +270,7 @@ impl Nodes for Remote {
                     Attachment::Policy(bytes) => Some(bytes),
                     Attachment::Genesis(_) => None,
                 });
-                let submit = self.client.submit_change(&signed, policy, CHANGE_WITHIN);
-                self.runtime.block_on(submit).map_err(failed)?;
+                self.change(&signed, policy)?;
                 self.decided.insert(ticket, Answer::Accepted);
                 return Ok(Ticket(ticket));
             }
