@@ -55,7 +55,8 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
         watched: !wanted.detach,
         people: &people,
         network: None,
-        runtime,
+        // a clone: signals are heard for as long as this function runs
+        runtime: Arc::clone(&runtime),
         stop: &stop,
     };
     let mut remote = bring_up(mother, tell)?;
