@@ -332,29 +332,26 @@ impl Nodes for Remote {
     }
 
     fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError> {
-        let since = Instant::now();
-        let mut goal = None;
+        // what at least one node has applied by now: all that was answered before
+        let goal = self.belief()?.views().iter().map(|given| given.view.size).max().unwrap_or(0);
         // a node that was there all the time has all of the log at hand
         let count = self.apis.len();
         let order = (0..count)
             .filter(|node| !self.restarted.contains(node))
             .chain(self.restarted.iter().copied());
         let order: Vec<usize> = order.collect();
+        let since = Instant::now();
         loop {
             for node in &order {
-                let api = self.api(*node)?;
-                let Ok(ready) = self.runtime.block_on(api.ready()) else { continue };
-                let Some(enclave) = ready.enclave else { continue };
-                let goal = *goal.get_or_insert(enclave.size);
-                if enclave.published < goal {
-                    continue;
+                let store = RemoteStore::new(self.api(*node)?, &self.runtime);
+                if store.size().is_ok_and(|size| size >= goal) {
+                    return store.copy().map_err(|error| DemoError::Cluster {
+                        what: format!("does not give its store: {error}"),
+                    });
                 }
-                return RemoteStore::new(api, &self.runtime).copy().map_err(|error| {
-                    DemoError::Cluster { what: format!("does not give its store: {error}") }
-                });
             }
             if since.elapsed() > STORE_WITHIN {
-                let what = "gives no checkpoint over all of its log".to_owned();
+                let what = format!("gives no checkpoint over all of its {goal} records");
                 return Err(DemoError::Cluster { what });
             }
             std::thread::sleep(LOOK_EVERY);

@@ -117,6 +117,7 @@ fn i5_parent_that_disappears_in_the_middle_of_a_request_leaves_one_result_charge
     cluster.wait_until_whole(1);
     assert_eq!(cluster.boot(1), boot);
     assert_eq!(cluster.sign(1, &payment), signature);
+    cluster.sign(1, &cluster.payment());
     let records = cluster.records_of(1, &payment);
     for once in ["request allowed", "signed accepted"] {
         let times = records.iter().filter(|record| *record == once).count();

@@ -105,12 +105,14 @@ impl Background {
     }
 
     pub fn wait_for(&mut self, words: &str) {
-        wait_until(&format!("`{words}` is said"), || {
+        let since = Instant::now();
+        while !self.said().contains(words) {
             let ended = self.process.try_wait().unwrap();
             let said = self.said();
             assert!(ended.is_none() || said.contains(words), "ended ({ended:?}): {said}");
-            said.contains(words)
-        });
+            assert!(since.elapsed() < PATIENCE, "waited {PATIENCE:?} for `{words}`: {said}");
+            sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -300,11 +302,8 @@ impl Cluster {
     pub fn records_of(&self, node: usize, request: &SignRequest) -> Vec<String> {
         let api = self.api(node);
         let size = self.runtime.block_on(api.ready()).unwrap().enclave.unwrap().size;
-        wait_until("the store has all of the log", || {
-            let ready = self.runtime.block_on(api.ready()).unwrap();
-            ready.enclave.is_some_and(|enclave| enclave.published >= size)
-        });
         let store = casemate_dev::processes::api::RemoteStore::new(&api, &self.runtime);
+        wait_until("the store has all of the log", || store.size().is_ok_and(|has| has >= size));
         let files = store.copy().unwrap();
         let id = request.request_id.as_bytes();
         let hex = request.request_id.to_hex();
