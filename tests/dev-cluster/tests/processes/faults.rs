@@ -126,6 +126,23 @@ fn i5_parent_that_disappears_in_the_middle_of_a_request_leaves_one_result_charge
 }
 
 #[test]
+fn runbook_names_only_metrics_that_a_node_has() {
+    let _alone = alone();
+    let cluster = Cluster::up(&[]);
+    let metrics = cluster.get(0, "/metrics");
+    let runbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/RUNBOOK.md");
+    let runbook = std::fs::read_to_string(runbook).unwrap();
+    let quoted = runbook.split('`').skip(1).step_by(2);
+    let names: Vec<&str> = quoted.filter(|name| name.starts_with("casemate_")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names.into_iter().filter(|name| !name.ends_with('_')) {
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        let line = format!("# TYPE {family} ");
+        assert!(metrics.contains(&line), "{name} is not in:\n{metrics}");
+    }
+}
+
+#[test]
 fn up_that_is_killed_leaves_no_process_behind() {
     let _alone = alone();
     let cluster = Cluster::up(&[]);

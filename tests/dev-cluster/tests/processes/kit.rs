@@ -198,6 +198,13 @@ impl Cluster {
         Api::new(self.plan.nodes[node].url()).unwrap()
     }
 
+    /// What a node has at a path.
+    pub fn get(&self, node: usize, path: &str) -> String {
+        let (status, body) = self.runtime.block_on(self.api(node).get(path, 1 << 20)).unwrap();
+        assert_eq!(status, 200, "{path}");
+        String::from_utf8(body).unwrap()
+    }
+
     /// Waits until a node serves and holds a share of every key.
     pub fn wait_until_whole(&self, node: usize) {
         let api = self.api(node);
