@@ -135,10 +135,13 @@ fn runbook_names_only_metrics_that_a_node_has() {
     let quoted = runbook.split('`').skip(1).step_by(2);
     let names: Vec<&str> = quoted.filter(|name| name.starts_with("casemate_")).collect();
     assert!(names.len() > 10, "{names:?}");
-    for name in names.into_iter().filter(|name| !name.ends_with('_')) {
+    // these have labels, and no line before something was counted
+    let labelled =
+        ["casemate_answers_total", "casemate_links_failed_total", "casemate_http_refused_total"];
+    for name in names.into_iter().filter(|name| !name.ends_with('_') && !labelled.contains(name)) {
         let family = name.strip_suffix("_total").unwrap_or(name);
         let line = format!("# TYPE {family} ");
-        assert!(metrics.contains(&line), "{name} is not in:\n{metrics}");
+        assert!(metrics.contains(&line), "{name} is none of a node's metrics");
     }
 }
 

@@ -205,20 +205,25 @@ impl Cluster {
         String::from_utf8(body).unwrap()
     }
 
-    /// Waits until a node serves and holds a share of every key.
+    /// Waits until a node serves, hears all others, and holds a share of every key.
     pub fn wait_until_whole(&self, node: usize) {
-        let api = self.api(node);
-        let mut last = None;
+        let (api, since, mut last) = (self.api(node), Instant::now(), String::new());
         wait_until("a node is whole", || {
             let ready = self.runtime.block_on(api.ready());
             let whole = ready.as_ref().is_ok_and(|ready| {
+                let others = self.plan.nodes.len() - 1;
                 let enclave = ready.enclave.as_ref();
-                ready.ready && enclave.is_some_and(|e| e.keys > 0 && e.shares == e.keys)
+                ready.ready
+                    && enclave.is_some_and(|enclave| {
+                        enclave.keys > 0
+                            && enclave.shares == enclave.keys
+                            && enclave.linked.len() == others
+                    })
             });
-            last = Some(format!("{ready:?}"));
-            whole
+            last = format!("{ready:?}");
+            whole || since.elapsed() > PATIENCE
         });
-        drop(last);
+        assert!(since.elapsed() <= PATIENCE, "{last}");
     }
 
     /// The boot that a node says its enclave is.
@@ -308,7 +313,9 @@ impl Cluster {
     /// of the log.
     pub fn records_of(&self, node: usize, request: &SignRequest) -> Vec<String> {
         let api = self.api(node);
-        let size = self.runtime.block_on(api.ready()).unwrap().enclave.unwrap().size;
+        let view = self.get(node, &route::with_nonce(route::CLUSTER, &random()));
+        let view: serde_json::Value = serde_json::from_str(&view).unwrap();
+        let size = view["cluster"]["size"].as_u64().unwrap();
         let store = casemate_dev::processes::api::RemoteStore::new(&api, &self.runtime);
         wait_until("the store has all of the log", || store.size().is_ok_and(|has| has >= size));
         let files = store.copy().unwrap();
