@@ -50,11 +50,10 @@ class Credential:
         r, s = utils.decode_dss_signature(self.key.sign(message, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
-    def stamp(self, genesis, incarnation, method, body, **other):
-        """The value of a `Casemate-Stamp` header; `other` puts something else in its parts."""
+    def stamp(self, **part):
+        """The value of a `Casemate-Stamp` header over genesis, incarnation, method and body."""
         now = int(time.time() * 1000)
-        part = {"genesis": genesis, "incarnation": incarnation, "method": method, "body": body,
-                "issued": now - 1000, "expires": now + 60_000, "nonce": os.urandom(16), **other}
+        part = {"issued": now - 1000, "expires": now + 60_000, "nonce": os.urandom(16), **part}
         preimage = b"".join([
             b"casemate/stamp/v1\0", part["genesis"], part["incarnation"].to_bytes(8, "big"), self.id,
             len(part["method"]).to_bytes(2, "big"), part["method"].encode(),
@@ -78,7 +77,8 @@ def exchange(url, method, path, body=None, headers=None, timeout=60):
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     try:
-        connection.request(method, path, body=body, headers=headers or {})
+        chunked = (headers or {}).get("transfer-encoding") == "chunked"
+        connection.request(method, path, body=body, headers=headers or {}, encode_chunked=chunked)
         answer = connection.getresponse()
         data = answer.read(MAX_ANSWER)
         return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, data)
@@ -87,9 +87,15 @@ def exchange(url, method, path, body=None, headers=None, timeout=60):
 
 
 def loose_cbor(data, at=0):
-    """Any CBOR of definite length, as attestation documents have it: (item, end)."""
+    """CBOR as attestation documents have it, in no deterministic form: (item, end)."""
     major, low = data[at] >> 5, data[at] & 31
-    need(low <= 27, "an indefinite length in CBOR")
+    if low == 31 and major in (4, 5):
+        items, at = [], at + 1
+        while data[at] != 0xff:
+            item, at = loose_cbor(data, at)
+            items.append(item)
+        return (items if major == 4 else dict(zip(items[::2], items[1::2]))), at + 1
+    need(low <= 27, "an indefinite or reserved length in CBOR")
     if low < 24:
         value, at = low, at + 1
     else:
@@ -231,18 +237,23 @@ class Cluster:
         headers = {"content-type": "application/json", header: value}
         return exchange(self.urls[node], "POST", path, body, headers, timeout)
 
-    def ask(self, node, who, body, patience=60):
+    def stamp(self, who, method, body, /, **other):
+        """A stamp of somebody for this cluster; `other` puts something else in its parts."""
+        part = {"genesis": self.genesis, "incarnation": self.incarnation, "method": method, "body": body}
+        return self.credentials[who].stamp(**{**part, **other})
+
+    def ask(self, node, who, body, not_yet=(503, 504)):
         """A request, stamped, asked until the node has an answer to it."""
-        until = time.time() + patience
+        until = time.time() + 60
         while True:
-            stamp = self.credentials[who].stamp(self.genesis, self.incarnation, "requests.create", body)
+            stamp = self.stamp(who, "requests.create", body)
             answer = self.post(node, "/v1/requests", body, "casemate-stamp", stamp)
-            if answer.status not in (503, 504) or time.time() > until:
+            if answer.status not in not_yet or time.time() > until:
                 return answer
             time.sleep(0.3)
 
     def approve(self, node, who, body):
-        stamp = self.credentials[who].stamp(self.genesis, self.incarnation, "approvals.create", body)
+        stamp = self.stamp(who, "approvals.create", body)
         return self.post(node, "/v1/approvals", body, "casemate-stamp", stamp)
 
     def denial(self, answer):

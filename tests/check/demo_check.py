@@ -315,7 +315,24 @@ def mutations(document):
         data["message"]["value"] = str(int(data["message"]["value"]) + 1)
         return data
 
-    return [
+    def one_boot_each(d):
+        first = {}
+        for boot in d["processes"]["boots"]:
+            first.setdefault(boot["node"], boot)
+        d["processes"]["boots"] = list(first.values())
+        d["cosigners"] = [boot["cosigner"] for boot in first.values()]
+
+    of_processes = [
+        ("no restart", one_boot_each),
+        ("another node's boot", lambda d: d["processes"]["boots"][-1].update(node="elsewhere")),
+        ("a boot that does not cosign", lambda d: d["processes"]["boots"].pop()),
+        ("a network that flips nothing", lambda d: d["processes"]["network"].update(flipped=0)),
+        ("a network that does nothing at all", lambda d: d["processes"]["network"].clear()),
+        ("a restarted node that signs nothing", lambda d: d.update(requests=[
+            r for r in d["requests"] if r["step"] != 3])),
+    ] if document["processes"] else []
+
+    return of_processes + [
         ("another schema", lambda d: d.update(schema="casemate.demo/2")),
         ("an unknown field", lambda d: d.update(more=1)),
         ("a missing field", lambda d: d.pop("bounds")),

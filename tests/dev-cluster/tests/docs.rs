@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use casemate_api::ready::Failing;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -79,8 +81,13 @@ fn a_name_that_does_not_exist_is_found() {
 #[test]
 fn every_file_that_the_documents_link_to_exists() {
     let mut checked = 0;
-    for document in ["README.md", "docs/ARCHITECTURE.md", "docs/THREAT-MODEL.md", "CONTRIBUTING.md"]
-    {
+    for document in [
+        "README.md",
+        "docs/ARCHITECTURE.md",
+        "docs/THREAT-MODEL.md",
+        "docs/RUNBOOK.md",
+        "CONTRIBUTING.md",
+    ] {
         let path = root().join(document);
         let text = fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -93,4 +100,30 @@ fn every_file_that_the_documents_link_to_exists() {
         }
     }
     assert!(checked > 5, "{checked} links");
+}
+
+#[test]
+fn runbook_has_a_line_for_everything_that_readyz_can_say_is_in_the_way() {
+    let text = fs::read_to_string(root().join("docs/RUNBOOK.md")).unwrap();
+    for failing in [
+        Failing::Enclave,
+        Failing::Halted,
+        Failing::Configuration,
+        Failing::Member,
+        Failing::Majority,
+        Failing::Store,
+    ] {
+        // a new one does not compile here until it has its line there
+        match failing {
+            Failing::Enclave
+            | Failing::Halted
+            | Failing::Configuration
+            | Failing::Member
+            | Failing::Majority
+            | Failing::Store => {}
+        }
+        let name = serde_json::to_value(failing).unwrap();
+        let line = format!("\n| `{}` |", name.as_str().unwrap());
+        assert_eq!(text.matches(&line).count(), 1, "{line}");
+    }
 }

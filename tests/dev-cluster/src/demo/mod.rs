@@ -214,7 +214,7 @@ fn show(
     tell.say(&format!("{threshold} of {} nodes sign: {}", names.len(), names.join(", ")));
     tell.say(&format!("genesis {} · policy {}", scope.genesis, policy.policy_hash()));
     setup::confirm(nodes, people, &policy, tell)?;
-    setup::create_keys(nodes, people, tell)?;
+    setup::create_keys(nodes, people, &|| false, tell)?;
     let mut session = Session::new(nodes, people, tell)?;
     let keys: Vec<KeyReport> = session.keys().values().map(KeyReport::from).collect();
     session.say("keys, generated among the nodes: no node ever has a whole one");

@@ -6,7 +6,7 @@ use super::people::{People, random};
 use super::report::Report;
 use super::temporary::Temporary;
 use super::{DemoError, Options, Tell, show};
-use crate::network::{Network, Rates};
+use crate::network::{Network, Temper};
 use crate::processes::birth::{Mother, bring_up, regions, route_through, runtime};
 use crate::processes::{Home, Plan, Program};
 
@@ -36,7 +36,7 @@ fn within(
     let mut plan = Plan::new(u64::from(options.threshold), &regions(options.nodes), None)?;
     let runtime = runtime()?;
     let seed = u64::from_be_bytes(random());
-    let mut network = Network::new(seed, Rates::DEMO);
+    let mut network = Network::new(seed, Temper::DEMO);
     route_through(&mut network, &mut plan, &runtime)?;
     let people = People::new()?;
     let mother = Mother {

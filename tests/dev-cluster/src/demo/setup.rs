@@ -13,6 +13,7 @@ use super::cluster::{Answer, Nodes, Submission};
 use super::people::People;
 use super::policy::KEYS;
 use super::{DemoError, Tell};
+use crate::processes::DevError;
 
 /// How long key generation may take.
 const KEYS_WITHIN: Duration = Duration::from_secs(180);
@@ -32,10 +33,11 @@ pub(crate) fn confirm(
     change(nodes, people, Change::SetPolicy { policy: policy.policy_hash() }, Some(attachment))
 }
 
-/// Has the governors have the demo's keys generated, and the log's own.
+/// Has the governors have the demo's keys generated, and the log's own; `stop` says when to give up.
 pub(crate) fn create_keys(
     nodes: &mut dyn Nodes,
     people: &People,
+    stop: &dyn Fn() -> bool,
     tell: &mut dyn Tell,
 ) -> Result<(), DemoError> {
     let all = KEYS.len();
@@ -51,6 +53,9 @@ pub(crate) fn create_keys(
         let live = nodes.keys()?.len();
         if live >= all {
             return Ok(());
+        }
+        if stop() {
+            return Err(DevError::Interrupted.into());
         }
         if since.elapsed() > KEYS_WITHIN {
             return Err(DemoError::Cluster {

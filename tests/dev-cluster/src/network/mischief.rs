@@ -28,63 +28,47 @@ impl Mischief {
         [Self::Flip, Self::Drop, Self::Repeat, Self::Replay, Self::Swap, Self::Delay, Self::Cut];
 }
 
-/// How many of a thousand chunks meet what.
+/// How hostile a network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// [`Mischief::Flip`].
-    pub flip: u32,
-    /// [`Mischief::Drop`].
-    pub drop: u32,
-    /// [`Mischief::Repeat`].
-    pub repeat: u32,
-    /// [`Mischief::Replay`].
-    pub replay: u32,
-    /// [`Mischief::Swap`].
-    pub swap: u32,
-    /// [`Mischief::Delay`].
-    pub delay: u32,
-    /// [`Mischief::Cut`].
-    pub cut: u32,
+pub struct Temper {
+    /// How many of a thousand chunks are harmed or delayed.
+    pub per_mille: u32,
+    /// What they meet, in turn, so that nothing on the list is left to chance.
+    pub kinds: &'static [Mischief],
     /// The longest delay, in milliseconds.
     pub delay_ms: u32,
 }
 
-impl Rates {
+impl Temper {
     /// Harm enough that hardly any channel lives long, and little enough that some come up and are
     /// harmed while requests go through them.
     pub const DEMO: Self = Self {
-        flip: 15,
-        drop: 15,
-        repeat: 15,
-        replay: 15,
-        swap: 15,
-        delay: 100,
-        cut: 5,
+        per_mille: 150,
+        kinds: &[
+            Mischief::Flip,
+            Mischief::Delay,
+            Mischief::Drop,
+            Mischief::Swap,
+            Mischief::Delay,
+            Mischief::Replay,
+            Mischief::Repeat,
+            Mischief::Delay,
+            Mischief::Cut,
+        ],
         delay_ms: 200,
     };
 
-    const fn of(&self, what: Mischief) -> u32 {
-        match what {
-            Mischief::Flip => self.flip,
-            Mischief::Drop => self.drop,
-            Mischief::Repeat => self.repeat,
-            Mischief::Replay => self.replay,
-            Mischief::Swap => self.swap,
-            Mischief::Delay => self.delay,
-            Mischief::Cut => self.cut,
+    /// Whether the next chunk meets something, and what as the `turn`th.
+    pub(super) fn pick(
+        &self,
+        dice: &mut impl RngCore,
+        turn: impl FnOnce() -> usize,
+    ) -> Option<Mischief> {
+        if roll(dice, 1_000) >= self.per_mille {
+            return None;
         }
-    }
-
-    /// What the next chunk meets, mostly nothing.
-    pub(super) fn pick(&self, dice: &mut impl RngCore) -> Option<Mischief> {
-        let mut rolled = roll(dice, 1_000);
-        for what in Mischief::ALL {
-            match rolled.checked_sub(self.of(what)) {
-                Some(rest) => rolled = rest,
-                None => return Some(what),
-            }
-        }
-        None
+        let at = turn().checked_rem(self.kinds.len())?;
+        self.kinds.get(at).copied()
     }
 }
 

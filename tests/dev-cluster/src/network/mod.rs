@@ -11,7 +11,7 @@ mod mischief;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-pub use mischief::{Counts, Mischief, Rates};
+pub use mischief::{Counts, Mischief, Temper};
 
 use mischief::roll;
 
@@ -46,9 +46,11 @@ pub struct Network {
 #[derive(Debug)]
 struct Shared {
     hostile: AtomicBool,
-    rates: Rates,
+    temper: Temper,
     seed: u64,
     connections: AtomicU64,
+    /// How many chunks met something.
+    turn: AtomicUsize,
     counts: [AtomicU64; Mischief::ALL.len()],
     seen: Mutex<VecDeque<Vec<u8>>>,
 }
@@ -56,12 +58,13 @@ struct Shared {
 impl Network {
     /// A quiet network without routes. What it will do when it is hostile follows from the seed.
     #[must_use]
-    pub fn new(seed: u64, rates: Rates) -> Self {
+    pub fn new(seed: u64, temper: Temper) -> Self {
         let shared = Shared {
             hostile: AtomicBool::new(false),
-            rates,
+            temper,
             seed,
             connections: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
             counts: Default::default(),
             seen: Mutex::default(),
         };
@@ -215,7 +218,10 @@ impl Shared {
         if !self.hostile.load(Ordering::Relaxed) {
             return Harmed::Pass(vec![chunk]);
         }
-        let Some(mischief) = self.rates.pick(dice) else { return Harmed::Pass(vec![chunk]) };
+        let Some(mischief) = self.temper.pick(dice, || self.turn.fetch_add(1, Ordering::Relaxed))
+        else {
+            return Harmed::Pass(vec![chunk]);
+        };
         let done = match mischief {
             Mischief::Flip => {
                 let size = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
@@ -235,7 +241,7 @@ impl Shared {
             Mischief::Swap if holding => return Harmed::Pass(vec![chunk]),
             Mischief::Swap => Harmed::Hold(chunk),
             Mischief::Delay => {
-                sleep(Duration::from_millis(u64::from(roll(dice, self.rates.delay_ms)))).await;
+                sleep(Duration::from_millis(u64::from(roll(dice, self.temper.delay_ms)))).await;
                 Harmed::Pass(vec![chunk])
             }
             Mischief::Cut => Harmed::Cut,

@@ -1,25 +1,16 @@
 use super::*;
 
 /// Every chunk meets this one thing.
-fn only(what: Mischief) -> Rates {
-    let none =
-        Rates { flip: 0, drop: 0, repeat: 0, replay: 0, swap: 0, delay: 0, cut: 0, delay_ms: 10 };
-    match what {
-        Mischief::Flip => Rates { flip: 1_000, ..none },
-        Mischief::Drop => Rates { drop: 1_000, ..none },
-        Mischief::Repeat => Rates { repeat: 1_000, ..none },
-        Mischief::Replay => Rates { replay: 1_000, ..none },
-        Mischief::Swap => Rates { swap: 1_000, ..none },
-        Mischief::Delay => Rates { delay: 1_000, ..none },
-        Mischief::Cut => Rates { cut: 1_000, ..none },
-    }
+fn only(what: Mischief) -> Temper {
+    let at = Mischief::ALL.iter().position(|kind| *kind == what).unwrap();
+    Temper { per_mille: 1_000, kinds: &Mischief::ALL[at..=at], delay_ms: 10 }
 }
 
 /// Sends lines of four bytes through a network that does one thing, and gives what arrives before
 /// the connection ends or nothing more comes.
-async fn through(rates: Rates, hostile: bool, lines: &[&str]) -> (String, Counts) {
+async fn through(temper: Temper, hostile: bool, lines: &[&str]) -> (String, Counts) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut network = Network::new(7, rates);
+    let mut network = Network::new(7, temper);
     let address = network.route(server.local_addr().unwrap()).await.unwrap();
     let (client, accepted) = tokio::join!(TcpStream::connect(address), server.accept());
     let (mut client, (mut server, _)) = (client.unwrap(), accepted.unwrap());
@@ -83,13 +74,29 @@ async fn hostile_network_delays_and_cuts_off() {
 #[test]
 fn same_seed_and_connection_throw_the_same_dice() {
     let throws = |seed, connection| {
-        let network = Network::new(seed, Rates::DEMO);
+        let network = Network::new(seed, Temper::DEMO);
         let mut dice = network.shared.dice(connection, 0);
-        (0..200).map(|_| Rates::DEMO.pick(&mut dice)).collect::<Vec<_>>()
+        (0..200).map(|turn| Temper::DEMO.pick(&mut dice, || turn)).collect::<Vec<_>>()
     };
     assert_eq!(throws(1, 1), throws(1, 1));
     assert_ne!(throws(1, 1), throws(1, 2));
     assert_ne!(throws(1, 1), throws(2, 1));
     let harmed = throws(1, 1).iter().filter(|what| what.is_some()).count();
-    assert!((20..60).contains(&harmed), "{harmed} of 200 where 36 are expected");
+    assert!((12..60).contains(&harmed), "{harmed} of 200 where 30 are expected");
+}
+
+#[test]
+fn every_kind_of_mischief_comes_round() {
+    let mut dice = Network::new(3, Temper::DEMO).shared.dice(0, 0);
+    let mut turn = 0;
+    let mut met = Vec::new();
+    while turn < Temper::DEMO.kinds.len() {
+        let mut next = || {
+            turn += 1;
+            turn - 1
+        };
+        met.extend(Temper::DEMO.pick(&mut dice, &mut next));
+    }
+    assert_eq!(met, Temper::DEMO.kinds);
+    assert!(Mischief::ALL.iter().all(|kind| met.contains(kind)));
 }

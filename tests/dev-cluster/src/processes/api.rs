@@ -164,6 +164,15 @@ impl<'a> RemoteStore<'a> {
         Self { api, runtime }
     }
 
+    /// How many records its newest checkpoint covers; 0 if it has none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn size(&self) -> Result<u64, ApiError> {
+        let Some(note) = self.read(CHECKPOINT, MAX_NOTE)? else { return Ok(0) };
+        size_of(&note)
+    }
+
     /// Copies the store, by its newest checkpoint.
     ///
     /// # Errors
@@ -186,12 +195,8 @@ impl<'a> RemoteStore<'a> {
                 take(&format!("{folder}/{name}"), max)?;
             }
         }
-        let malformed = |error: String| ApiError::Malformed(error);
         if let Some(note) = files.get(CHECKPOINT) {
-            let note = SignedNote::parse(note).map_err(|error| malformed(error.to_string()))?;
-            let size =
-                Checkpoint::parse(note.text()).map_err(|error| malformed(error.to_string()))?;
-            for tile in tiles_for(0, size.size) {
+            for tile in tiles_for(0, size_of(note)?) {
                 if let Some((found, bytes)) = read_tile(self, tile)? {
                     files.insert(found.to_string(), bytes);
                 }
@@ -199,6 +204,15 @@ impl<'a> RemoteStore<'a> {
         }
         Ok(files)
     }
+}
+
+/// The size of the tree that a signed checkpoint fixes.
+fn size_of(note: &[u8]) -> Result<u64, ApiError> {
+    let note = SignedNote::parse(note).map_err(|error| ApiError::Malformed(error.to_string()))?;
+    let checkpoint = Checkpoint::parse(note.text());
+    checkpoint
+        .map(|checkpoint| checkpoint.size)
+        .map_err(|error| ApiError::Malformed(error.to_string()))
 }
 
 impl StoreRead for RemoteStore<'_> {

@@ -83,6 +83,7 @@ pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoE
     let mut running = Running::start(home, plan, program, watched)?;
     tell.progress("the nodes attest each other and agree on their genesis");
     let genesis = running.wait_for_birth(&runtime, &manifest, tell, stop)?;
+    running.wait_for_links(&runtime, stop)?;
     let pem = host.root_pem().map_err(DevError::from)?;
     let mut file = cluster_file(&manifest.name, &genesis, pem, &running);
     file.credentials = people.file_credentials()?;

@@ -17,13 +17,11 @@ use super::{DevError, Home, Part, machine};
 
 /// How the nodes of one machine work: they share its processors, so runs wait for one another, which
 /// must not look as if somebody did not answer.
-pub(super) fn node_config() -> NodeConfig {
+fn node_config() -> NodeConfig {
     NodeConfig {
-        triple_stock: 2,
         triple_runs: 2,
-        attempt_timeout: Millis(20_000),
-        triple_timeout: Millis(120_000),
-        keygen_timeout: Millis(120_000),
+        attempt_timeout: Millis(10_000),
+        triple_timeout: Millis(15_000),
         ..NodeConfig::default()
     }
 }

@@ -16,6 +16,7 @@ use casemate_client::{
 use casemate_ledger::Attachment;
 use casemate_ledger::entry::ApprovalProof;
 use casemate_ledger::state::RESERVED_PREFIX;
+use casemate_proto::governance::SignedChange;
 use casemate_proto::manifest::{GenesisRecord, Manifest};
 use casemate_proto::{BootId, Denial, Hash32, Millis, NodeName, UnixMillis, cbor};
 use tokio::runtime::Runtime;
@@ -33,6 +34,8 @@ use crate::network::{Counts, Network};
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// How long a change may take.
 const CHANGE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a node may be behind the others while they are well.
+const BEHIND_AT_MOST: Duration = Duration::from_secs(5);
 /// How long the store may lag behind the log.
 const STORE_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -169,6 +172,22 @@ impl Remote {
         ticket
     }
 
+    /// Submits a change until it is applied. A node that is behind refuses what follows a change that
+    /// it has not applied yet: then the same change is submitted again, which is accepted once.
+    fn change(&self, signed: &SignedChange, policy: Option<Vec<u8>>) -> Result<(), DemoError> {
+        let since = Instant::now();
+        loop {
+            let submit = self.client.submit_change(signed, policy.clone(), CHANGE_WITHIN);
+            match self.runtime.block_on(submit) {
+                Ok(_) => return Ok(()),
+                Err(ClientError::Refused(_)) if since.elapsed() < BEHIND_AT_MOST => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
     /// What came back, as far as it is to be believed.
     fn read(&mut self, outcome: Result<Outcome, ApiError>) -> Result<Answer, DemoError> {
         let outcome = match outcome {
@@ -251,8 +270,7 @@ impl Nodes for Remote {
                     Attachment::Policy(bytes) => Some(bytes),
                     Attachment::Genesis(_) => None,
                 });
-                let submit = self.client.submit_change(&signed, policy, CHANGE_WITHIN);
-                self.runtime.block_on(submit).map_err(failed)?;
+                self.change(&signed, policy)?;
                 self.decided.insert(ticket, Answer::Accepted);
                 return Ok(Ticket(ticket));
             }
@@ -314,29 +332,26 @@ impl Nodes for Remote {
     }
 
     fn store(&mut self) -> Result<BTreeMap<String, Vec<u8>>, DemoError> {
-        let since = Instant::now();
-        let mut goal = None;
+        // what at least one node has applied by now: all that was answered before
+        let goal = self.belief()?.views().iter().map(|given| given.view.size).max().unwrap_or(0);
         // a node that was there all the time has all of the log at hand
         let count = self.apis.len();
         let order = (0..count)
             .filter(|node| !self.restarted.contains(node))
             .chain(self.restarted.iter().copied());
         let order: Vec<usize> = order.collect();
+        let since = Instant::now();
         loop {
             for node in &order {
-                let api = self.api(*node)?;
-                let Ok(ready) = self.runtime.block_on(api.ready()) else { continue };
-                let Some(enclave) = ready.enclave else { continue };
-                let goal = *goal.get_or_insert(enclave.size);
-                if enclave.published < goal {
-                    continue;
+                let store = RemoteStore::new(self.api(*node)?, &self.runtime);
+                if store.size().is_ok_and(|size| size >= goal) {
+                    return store.copy().map_err(|error| DemoError::Cluster {
+                        what: format!("does not give its store: {error}"),
+                    });
                 }
-                return RemoteStore::new(api, &self.runtime).copy().map_err(|error| {
-                    DemoError::Cluster { what: format!("does not give its store: {error}") }
-                });
             }
             if since.elapsed() > STORE_WITHIN {
-                let what = "gives no checkpoint over all of its log".to_owned();
+                let what = format!("gives no checkpoint over all of its {goal} records");
                 return Err(DemoError::Cluster { what });
             }
             std::thread::sleep(LOOK_EVERY);

@@ -13,6 +13,8 @@ use crate::demo::Tell;
 
 /// How long the nodes may take to find each other and begin.
 const BORN_WITHIN: Duration = Duration::from_secs(90);
+/// How many looks in a row must find every link up.
+const STEADY_LOOKS: u32 = 12;
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often somebody who waits is told.
@@ -148,6 +150,42 @@ impl Running {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Waits until every node hears every other one and goes on doing so: the channels of the birth
+    /// give way to others, and what is begun meanwhile is lost with them.
+    ///
+    /// # Errors
+    /// If a process ends or it takes too long.
+    pub fn wait_for_links(
+        &mut self,
+        runtime: &tokio::runtime::Runtime,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), DevError> {
+        let (since, mut steady) = (Instant::now(), 0_u32);
+        while steady < STEADY_LOOKS {
+            let others = self.plan.nodes.len().saturating_sub(1);
+            let linked = self.plan.nodes.iter().all(|node| {
+                let ready = runtime.block_on(async { Api::new(node.url())?.ready().await });
+                let enclave =
+                    ready.ok().filter(|ready| ready.ready).and_then(|ready| ready.enclave);
+                enclave.is_some_and(|enclave| enclave.linked.len() == others)
+            });
+            steady = if linked { steady.saturating_add(1) } else { 0 };
+            self.check()?;
+            if stop() {
+                return Err(DevError::Interrupted);
+            }
+            if since.elapsed() > BORN_WITHIN {
+                return Err(DevError::Patience {
+                    what: "the nodes do not all hear one another".to_owned(),
+                    seconds: BORN_WITHIN.as_secs(),
+                    hint: "; their `readyz` says what is in the way".to_owned(),
+                });
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// The folder.

@@ -55,7 +55,8 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
         watched: !wanted.detach,
         people: &people,
         network: None,
-        runtime,
+        // a clone: signals are heard for as long as this function runs
+        runtime: Arc::clone(&runtime),
         stop: &stop,
     };
     let mut remote = bring_up(mother, tell)?;
@@ -64,7 +65,7 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
     let policy = policy::policy(&people, at)?;
     setup::confirm(&mut remote, &people, &policy, tell)?;
     if wanted.keys {
-        setup::create_keys(&mut remote, &people, tell)?;
+        setup::create_keys(&mut remote, &people, &stop, tell)?;
     }
     ready(&home, &plan, wanted.keys, tell);
     let mut running = remote.into_running();

@@ -17,6 +17,8 @@ use crate::demo::session::{Ask, Outcome, Prepared, Session};
 
 /// How long the network is hostile.
 const HOSTILE: Duration = Duration::from_secs(6);
+/// How much longer at most, until it has done everything that a hostile network does.
+const LONGER: Duration = Duration::from_secs(10);
 /// How many payments are asked for meanwhile that are allowed, and as many that are not.
 const ROUNDS: u32 = 4;
 
@@ -32,16 +34,22 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<NetworkReport, DemoError>
     let boots = boots(session)?;
     let before = faults(session)?.counts();
     faults(session)?.set_hostile(true);
+    let since = Instant::now();
     let shots = shoot(session);
+    while !faults(session)?.counts().every_kind()
+        && since.elapsed() < HOSTILE.saturating_add(LONGER)
+    {
+        session.nodes().work(Millis(200));
+    }
+    let hostile = since.elapsed().as_secs();
     // quiet again whatever came of it
     faults(session)?.set_hostile(false);
     let quiet = Instant::now();
     let shots = shots?;
     let (counts, seed) = (faults(session)?.counts(), faults(session)?.seed());
     session.say(format!(
-        "for {} s it flipped bits in {} chunks of bytes, lost {}, repeated or replayed {}, swapped {} with \
+        "for {hostile} s it flipped bits in {} chunks of bytes, lost {}, repeated or replayed {}, swapped {} with \
          the next, delayed {} and cut {} connections off (seed {seed})",
-        HOSTILE.as_secs(),
         counts.flipped,
         counts.dropped,
         counts.repeated.saturating_add(counts.replayed),
