@@ -165,6 +165,11 @@ impl Node {
         self.lead_publishing(now);
     }
 
+    /// The newest note that t of the current boots cosigned, with its size.
+    pub(crate) fn newest_checkpoint(&self) -> Option<(u64, String)> {
+        self.checkpoints.newest.clone()
+    }
+
     fn wants_proof(&self) -> bool {
         self.requests.wants_proof() || !self.asks.is_empty()
     }

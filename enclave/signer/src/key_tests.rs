@@ -80,8 +80,14 @@ impl Node {
         }
     }
 
-    /// The first of a set begins its test.
-    pub(crate) fn join_test(&mut self, from: &NodeName, start: StartTest, now: UnixMillis) {
+    /// The first of a set begins its test. Kept until then if share or triples are not here yet.
+    pub(crate) fn join_test(
+        &mut self,
+        from: &NodeName,
+        start: StartTest,
+        until: UnixMillis,
+        now: UnixMillis,
+    ) {
         if start.participants.first() != Some(from)
             || !self.test_sets().contains(&start.participants)
             || !start.participants.contains(self.roster.me())
@@ -104,7 +110,6 @@ impl Node {
             }
             self.begin_test(from, &start, now);
         } else {
-            let until = now.saturating_add(self.config.keygen_timeout);
             self.keygen.early.push(from, (Early::Test(start), until));
         }
     }
@@ -116,8 +121,8 @@ impl Node {
                 continue;
             }
             match early {
-                Early::Key(start) => self.join_key(&from, start, now),
-                Early::Test(start) => self.join_test(&from, start, now),
+                Early::Key(start) => self.join_key(&from, start, until, now),
+                Early::Test(start) => self.join_test(&from, start, until, now),
             }
         }
     }

@@ -278,10 +278,15 @@ impl Node {
         self.roster.names().iter().map(|name| self.state.current_boot(name)).collect()
     }
 
-    /// A peer has a key's shares made, with this node.
-    pub(crate) fn join_key(&mut self, from: &NodeName, start: StartKey, now: UnixMillis) {
+    /// A peer has a key's shares made, with this node. Kept until then if it is of a later state.
+    pub(crate) fn join_key(
+        &mut self,
+        from: &NodeName,
+        start: StartKey,
+        until: UnixMillis,
+        now: UnixMillis,
+    ) {
         if start.size > self.state.size() {
-            let until = now.saturating_add(self.config.keygen_timeout);
             self.keygen.early.push(from, (Early::Key(start), until));
             return;
         }

@@ -448,6 +448,8 @@ impl Node {
     /// Another boot is admitted: puts out what it needs to begin with, and what it holds no share of
     /// is to be recovered.
     fn admitted(&mut self, node: NodeName, boot: BootId, now: UnixMillis) {
+        // whatever its former boot did not answer
+        self.roster.proved_itself(&node);
         if let Some(tail) = self.publisher.tail(&self.tree) {
             let snapshot = self.state.to_snapshot();
             self.out.push(Output::Handover(Handover {
@@ -498,11 +500,17 @@ impl Node {
             PeerMessage::Declined { index, attempt, next } => {
                 self.declined(from, index, attempt, next, now);
             }
-            PeerMessage::StartKey(start) => self.join_key(from, start, now),
+            PeerMessage::StartKey(start) => {
+                let until = now.saturating_add(self.config.keygen_timeout);
+                self.join_key(from, start, until, now);
+            }
             PeerMessage::KeyDeclined { name, number, next } => {
                 self.key_declined(from, &name, number, next, now);
             }
-            PeerMessage::StartTest(start) => self.join_test(from, start, now),
+            PeerMessage::StartTest(start) => {
+                let until = now.saturating_add(self.config.keygen_timeout);
+                self.join_test(from, start, until, now);
+            }
             PeerMessage::Tested { name, transcript, participants, signature } => {
                 self.tested(&name, &transcript, participants, signature, now);
             }

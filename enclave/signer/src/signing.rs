@@ -269,6 +269,18 @@ impl Node {
 
     /// Somebody leads an attempt with this node in it.
     pub(crate) fn join_sign(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
+        let until = now.saturating_add(self.config.attempt_timeout);
+        self.try_join_sign(from, start, until, now);
+    }
+
+    /// Joins, or keeps the start until then if what it needs is not here yet.
+    fn try_join_sign(
+        &mut self,
+        from: &NodeName,
+        start: StartSign,
+        until: UnixMillis,
+        now: UnixMillis,
+    ) {
         let named = |name: &NodeName| start.participants.contains(name);
         if !named(from)
             || !named(self.roster.me())
@@ -278,7 +290,7 @@ impl Node {
         }
         let (index, attempt) = (start.index, start.attempt);
         if index >= self.state.size() {
-            self.keep_start(from, start, now);
+            self.keep_start(from, start, until);
             return;
         }
         match self.tree.root_at(index.saturating_add(1)) {
@@ -287,7 +299,8 @@ impl Node {
                 return self.dispute(from.clone(), size, start.root, ours);
             }
             Ok(_) => {}
-            Err(_) => return,
+            // older than what this boot began with
+            Err(_) => return self.decline(from, index, attempt),
         }
         // signed, too late, or from before this boot's admission
         let Some(job) = self.signing.jobs.get(&index) else {
@@ -300,7 +313,7 @@ impl Node {
         match self.state.key_epoch(job.permit.key()) {
             Some(epoch) if start.epoch == epoch => {}
             // an entry made it live that is not applied here yet
-            Some(epoch) if start.epoch > epoch => return self.keep_start(from, start, now),
+            Some(epoch) if start.epoch > epoch => return self.keep_start(from, start, until),
             _ => return self.decline(from, index, attempt),
         }
         if let Some(id) = start.triples {
@@ -312,7 +325,7 @@ impl Node {
                     .run_participants(&start.participants)
                     .is_some_and(|set| self.triples.is_making(&set))
                 {
-                    self.keep_start(from, start, now);
+                    self.keep_start(from, start, until);
                 } else {
                     self.decline(from, index, attempt);
                 }
@@ -346,8 +359,7 @@ impl Node {
         each.and_then(|each| u8::try_from(each).ok()).unwrap_or(1).max(1)
     }
 
-    fn keep_start(&mut self, from: &NodeName, start: StartSign, now: UnixMillis) {
-        let until = now.saturating_add(self.config.attempt_timeout);
+    fn keep_start(&mut self, from: &NodeName, start: StartSign, until: UnixMillis) {
         self.signing.early.push(from, (start, until));
     }
 
@@ -360,7 +372,7 @@ impl Node {
     pub(crate) fn resume_early_starts(&mut self, now: UnixMillis) {
         for (from, (start, until)) in self.signing.early.take() {
             if now <= until {
-                self.join_sign(&from, start, now);
+                self.try_join_sign(&from, start, until, now);
             }
         }
     }

@@ -78,11 +78,14 @@ impl Node {
         }
     }
 
-    /// Whoever has waited too long for a checkpoint gets the keys without their proofs.
+    /// Whoever has waited too long for a checkpoint gets the proofs that the newest one gives.
     pub(crate) fn drive_asks(&mut self, now: UnixMillis) {
         let late: Vec<Ask> =
             self.asks.keys.extract_if(.., |ask| now.since(ask.since) >= PATIENCE).collect();
-        self.reply_keys(late, None);
+        if !late.is_empty() {
+            let newest = self.newest_checkpoint();
+            self.reply_keys(late, newest.as_ref().map(|(size, note)| (note.as_str(), *size)));
+        }
     }
 
     fn reply_keys(&mut self, asks: Vec<Ask>, checkpoint: Option<(&str, u64)>) {

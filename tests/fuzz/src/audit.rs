@@ -6,10 +6,10 @@ use casemate_audit::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use casemate_audit::reconcile::Seen;
 use casemate_audit::tile::{Tile, TileKind, encode_bundle, parse_bundle};
 use casemate_audit::{
-    Checkpoint, CheckpointPolicy, CosignerSet, InclusionReceipt, Origin, Record, SignedNote, Tree,
-    VerifierKey, verify_checkpoint, verify_receipt,
+    Checkpoint, CheckpointPolicy, CosignerSet, InclusionReceipt, Origin, Record, RecordFields,
+    SignedNote, StoreWriter, Tree, VerifierKey, verify_checkpoint, verify_receipt,
 };
-use casemate_proto::{BootId, GenesisId, Hash32, Incarnation};
+use casemate_proto::{BootId, GenesisId, Hash32, Incarnation, UnixMillis};
 
 use crate::Target;
 
@@ -22,6 +22,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "entry_bundle", run: entry_bundle },
     Target { name: "receipt", run: receipt },
     Target { name: "seen_on_chain", run: seen_on_chain },
+    Target { name: "store_tail", run: store_tail },
 ];
 
 /// The log that `POLICY` is of.
@@ -133,4 +134,50 @@ pub fn seen_on_chain(data: &[u8]) {
     let Ok(seen) = Seen::parse(text) else { return };
     let found = casemate_audit::reconcile::reconcile([seen], &[]);
     assert_eq!((found.recorded.len(), found.unrecorded.len()), (0, 1), "found in an empty log");
+}
+
+/// A log of so many records.
+#[must_use]
+pub fn log(size: u64) -> (Vec<Record>, Tree) {
+    let mut tree = Tree::new();
+    let mut records = Vec::new();
+    for index in 0..size {
+        let fields = RecordFields {
+            index,
+            time: UnixMillis(index),
+            kind: "tick".to_owned(),
+            entry: vec![1, 2, 3],
+            verdict: vec![4],
+            policy: None,
+            counters: Vec::new(),
+            previous_root: tree.root(),
+        };
+        if let Ok(record) = Record::new(fields) {
+            tree.append(record.leaf_hash());
+            records.push(record);
+        }
+    }
+    (records, tree)
+}
+
+/// The size of the log that tails are of.
+pub const TAIL_OF: u64 = 9;
+
+static LOG: LazyLock<Tree> = LazyLock::new(|| log(TAIL_OF).1);
+
+/// A tail is one of this very log, and the only one with what it says; or it is refused.
+pub fn store_tail(data: &[u8]) {
+    let tree = &*LOG;
+    let Ok(tail) = StoreWriter::from_tail(b"genesis", data, TAIL_OF, tree.root()) else { return };
+    assert_eq!((tail.tree.size(), tail.tree.root()), (TAIL_OF, tree.root()), "another tree");
+    let pinned: Vec<_> = tail
+        .pinned
+        .iter()
+        .map(|(index, record)| {
+            let proof = tail.tree.inclusion_proof(*index, TAIL_OF).unwrap_or_default();
+            (*index, record.leaf_bytes(), proof)
+        })
+        .collect();
+    let again = tail.writer.tail(&tail.waiting, pinned);
+    assert_eq!(again.as_deref(), Some(data), "another tail of the same writer");
 }

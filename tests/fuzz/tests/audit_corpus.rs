@@ -9,9 +9,9 @@ use casemate_audit::note::{NoteSignature, SignedNote, UnixSeconds};
 use casemate_audit::reconcile::Seen;
 use casemate_audit::tile::{Tile, TileKind, encode_bundle, parse_bundle};
 use casemate_audit::{
-    Checkpoint, Counter, InclusionReceipt, Record, RecordFields, Tree, VerifierKey,
+    Checkpoint, Counter, InclusionReceipt, Record, RecordFields, StoreWriter, Tree, VerifierKey,
 };
-use casemate_fuzz::audit::ORIGIN;
+use casemate_fuzz::audit::{ORIGIN, TAIL_OF, log};
 use casemate_proto::{Amount, BootId, Hash32, UnixMillis};
 use ed25519_dalek::{Signer, SigningKey};
 
@@ -89,6 +89,22 @@ fn proof(size: u64, index: u64, consistency: bool) -> Vec<u8> {
     out
 }
 
+/// A tail after so many published records, with the second one's proof.
+fn tail(published: usize) -> Vec<u8> {
+    let (records, tree) = log(TAIL_OF);
+    let (before, waiting) = records.split_at(published);
+    let mut writer = StoreWriter::new(b"genesis");
+    before.iter().for_each(|record| writer.append(record).unwrap());
+    if let Some(last) = before.last() {
+        let size = last.index() + 1;
+        writer.commit(&note(size, tree.root_at(size).unwrap())).unwrap();
+    }
+    writer.attach(&Hash32::new([8; 32]), b"a policy");
+    let pinned = records.get(1).unwrap();
+    let proof = tree.inclusion_proof(1, TAIL_OF).unwrap();
+    writer.tail(waiting, [(1, pinned.leaf_bytes(), proof)]).unwrap()
+}
+
 /// Target, file name, bytes.
 fn seeds() -> Vec<Seed> {
     let root = Hash32::new([9; 32]);
@@ -113,6 +129,9 @@ fn seeds() -> Vec<Seed> {
         ("seen_on_chain", "legacy", LEGACY.as_bytes().to_vec()),
         ("seen_on_chain", "signature", format!("0x{}1b", "11".repeat(64)).into_bytes()),
         ("seen_on_chain", "hash", "22".repeat(32).into_bytes()),
+        ("store_tail", "nothing-published", tail(0)),
+        ("store_tail", "some-published", tail(6)),
+        ("store_tail", "all-published", tail(9)),
     ];
     let paths = names.into_iter().zip(paths);
     seeds.extend(paths.map(|(name, path)| ("tile_path", name, path.as_bytes().to_vec())));
@@ -152,6 +171,10 @@ fn every_seed_is_accepted_by_its_decoder() {
             }
             "receipt" => InclusionReceipt::parse(&bytes).is_ok(),
             "seen_on_chain" => Seen::parse(text()).is_ok(),
+            "store_tail" => {
+                let root = log(TAIL_OF).1.root();
+                StoreWriter::from_tail(b"genesis", &bytes, TAIL_OF, root).is_ok()
+            }
             other => panic!("{other}"),
         };
         assert!(accepted, "{target}/{name}");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, KeyName, NodeName, UnixMillis};
-use casemate_signer::{PeerMessage, StartKey};
+use casemate_signer::{PeerMessage, StartKey, StartTest};
 
 fn messages() -> Vec<(&'static str, PeerMessage)> {
     let node = |name: &str| NodeName::new(name).unwrap();
@@ -28,7 +28,7 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
                 participants: participants(),
                 triples: Some(hash),
                 root: other,
-                epoch: 2,
+                epoch: 3,
             },
         ),
         ("declined", PeerMessage::Declined { index: 8, attempt: 1, next: 2 }),
@@ -36,12 +36,25 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
             "start_key",
             PeerMessage::StartKey(StartKey {
                 name: name(),
-                epoch: 1,
+                epoch: 3,
                 size: 9,
-                number: 6,
+                number: 4,
                 boots: vec![BootId::new([3; 32]), BootId::new([4; 32])],
             }),
         ),
+        ("key_declined", PeerMessage::KeyDeclined { name: name(), number: 4, next: 5 }),
+        (
+            "start_test",
+            PeerMessage::StartTest(StartTest {
+                name: name(),
+                transcript: hash,
+                participants: participants(),
+                triples: Some(other),
+                size: 9,
+                number: 6,
+            }),
+        ),
+        ("here", PeerMessage::Here),
         (
             "tested",
             PeerMessage::Tested {
@@ -64,7 +77,7 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
                 root: other,
                 participants: participants(),
                 number: 5,
-                epoch: 0,
+                epoch: 3,
             },
         ),
         ("checkpoint", PeerMessage::Checkpoint("casemate/0x00/0\n1\nAA==\n".to_owned())),
