@@ -7,7 +7,7 @@ use super::api::Api;
 use super::birth::runtime;
 use super::process::{Ending, end};
 use super::running::start;
-use super::{DevError, Home, Part, Plan, Program};
+use super::{Child, DevError, Home, Part, Plan, Program};
 use crate::demo::Tell;
 
 /// How long `up` may take to stop all of its processes.
@@ -16,6 +16,8 @@ const UP_ENDS_WITHIN: Duration = Duration::from_secs(20);
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How long it is waited for a node that was started to serve.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// How long a process must run to be said to have started, where nothing else shows it.
+const HOLDS_FOR: Duration = Duration::from_millis(500);
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often somebody who waits is told.
@@ -107,17 +109,22 @@ pub fn start_node(
         tell.say(&format!("node {}: {part} started, process {}", node.name, child.pid()));
         started.push(child);
     }
-    if home.pid(&node.name, Part::Enclave)?.is_none()
-        || home.pid(&node.name, Part::Parent)?.is_none()
-    {
-        return Ok(());
+    let mut whole = true;
+    for part in Part::ALL {
+        let there = started.iter().any(|child: &Child| child.part() == part);
+        whole &= there || home.pid(&node.name, part)?.is_some();
+    }
+    if !whole {
+        // it cannot serve without the other one; that it does not end at once is all there is to see
+        std::thread::sleep(HOLDS_FOR);
+        return started.iter_mut().try_for_each(Child::check);
     }
     let runtime = runtime()?;
     let failed = |error: super::api::ApiError| DevError::Runtime(std::io::Error::other(error));
     let api = Api::new(node.url()).map_err(failed)?;
     let (since, mut told) = (Instant::now(), Instant::now());
     loop {
-        started.iter_mut().try_for_each(super::Child::check)?;
+        started.iter_mut().try_for_each(Child::check)?;
         let ready = runtime.block_on(api.ready());
         let so_far = match &ready {
             Ok(ready) => match &ready.enclave {

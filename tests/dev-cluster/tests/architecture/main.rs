@@ -84,8 +84,10 @@ fn zone(folder: &str) -> &str {
 
 /// Crates that take bytes, randomness and time as arguments.
 fn is_pure(folder: &str) -> bool {
-    matches!(folder, "attestation/verify" | "enclave/threshold" | "enclave/channel")
-        || (zone(folder) == "shared" && folder != "shared/transport")
+    matches!(
+        folder,
+        "attestation/verify" | "enclave/threshold" | "enclave/signer" | "enclave/channel"
+    ) || (zone(folder) == "shared" && folder != "shared/transport")
 }
 
 /// Whether a crate of `from` may depend on one of `to`, as the layout of the design says.
