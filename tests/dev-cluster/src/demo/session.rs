@@ -7,7 +7,9 @@ use casemate_audit::{CheckpointPolicy, CosignerSet, Origin};
 use casemate_ledger::entry::ApprovalProof;
 use casemate_proto::request::{ApprovalBody, Payload, SignRequest};
 use casemate_proto::stamp::Method;
-use casemate_proto::{CredentialId, Denial, DerivationPath, Hash32, KeyName, RequestId, Scheme};
+use casemate_proto::{
+    CredentialId, Denial, DerivationPath, Hash32, KeyName, Millis, RequestId, Scheme,
+};
 use casemate_tx::{EvmAddress, evm_address_from_sec1};
 
 use super::cluster::{Answer, Cosigner, Key, Nodes, Signed, Submission, Ticket};
@@ -385,6 +387,21 @@ impl<'a> Session<'a> {
         let node = self.next_node()?;
         let ticket = self.submit(prepared, node)?;
         self.wait(prepared, ticket)
+    }
+
+    /// Sends a request that was approved once more, until no node waits for the approvals any more: a
+    /// node may learn of them later than the one that was told.
+    ///
+    /// # Errors
+    /// If no node runs.
+    pub fn again_when_approved(&mut self, prepared: &Prepared) -> Result<Answer, DemoError> {
+        for _ in 0..PATIENCE {
+            match self.again(prepared)? {
+                Answer::Pending { .. } => self.nodes.work(Millis(100)),
+                answer => return Ok(answer),
+            }
+        }
+        self.again(prepared)
     }
 
     /// Has somebody approve a request.

@@ -37,7 +37,7 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<(), DemoError> {
     session.check("one approval of two does not sign", waits && !is_refusal(&first));
 
     let second = session.approve(Who::Carol, &prepared, document)?;
-    let answer = session.again(&prepared)?;
+    let answer = session.again_when_approved(&prepared)?;
     let outcome = session.record(&prepared, answer)?;
     session.say("carol approves: two of two");
     let raw = outcome.signed().and_then(|signed| signed.raw_transaction.as_ref());
