@@ -2,17 +2,21 @@
 
 use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use casemate_bench::{BenchError, Options, report, run};
 use casemate_dev::demo::Tell;
 use clap::Parser as _;
 
-/// Whoever waits reads standard error, so that standard output is the tables.
-struct Progress;
+/// Whoever waits reads standard error, so that standard output is the tables. Each line begins with the
+/// seconds since the start.
+struct Progress {
+    started: Instant,
+}
 
 impl Tell for Progress {
     fn progress(&mut self, line: &str) {
-        let _ = writeln!(stderr(), "· {line}");
+        let _ = writeln!(stderr(), "{:>4} s  {line}", self.started.elapsed().as_secs());
     }
     fn say(&mut self, line: &str) {
         self.progress(line);
@@ -35,12 +39,13 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Result<(), BenchError> {
-    let report = run(options, &mut Progress)?;
+    let mut progress = Progress { started: Instant::now() };
+    let report = run(options, &mut progress)?;
     let _ = writeln!(stdout(), "{report}");
-    Progress.progress(&format!("done after {} s", report.took.as_secs()));
+    progress.progress("done");
     if options.write {
         report.write(&report::document())?;
-        Progress.progress("wrote docs/PERFORMANCE.md");
+        progress.progress("wrote docs/PERFORMANCE.md");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use casemate_client::{Client, ClusterFile, Credential, Scope, Settings, Sign as 
 use casemate_dev::demo::cluster::{Answer, Nodes as _, Submission};
 use casemate_dev::demo::payloads::{Authorization, USDC_BASE};
 use casemate_dev::demo::people::{People, Who, random};
+use casemate_dev::demo::temporary::Temporary;
 use casemate_dev::demo::{DemoError, Tell};
 use casemate_dev::network::Network;
 use casemate_dev::processes::api::Api;
@@ -23,7 +24,6 @@ use casemate_proto::request::{Payload, SignRequest};
 use casemate_proto::time::DAY;
 use casemate_proto::{Amount, DerivationPath, KeyName, Millis, RequestId, Scheme};
 use casemate_tx::EvmAddress;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::scheme::{SCHEMES, key};
@@ -56,7 +56,7 @@ pub struct Cluster {
     payer: EvmAddress,
     runtime: Arc<Runtime>,
     _claim: Claim,
-    _folder: Option<TempDir>,
+    _folder: Option<Temporary>,
 }
 
 /// A node as it is asked directly.
@@ -89,18 +89,13 @@ impl Cluster {
         network: Option<&mut Network>,
         tell: &mut dyn Tell,
     ) -> Result<Self, BenchError> {
-        // short, since a socket's path is
-        let folder = tempfile::Builder::new()
-            .prefix("casemate-")
-            .tempdir()
-            .map_err(|error| BenchError::System { what: "a folder for the cluster", error })?;
-        let path = folder.path().to_owned();
-        let (home, claim) = Home::create(&path, false)?;
+        let folder = Temporary::new()?;
+        let (home, claim) = Home::create(folder.path(), false)?;
         match Self::begin(program, runtime, network, (&home, claim), tell) {
             Ok(begun) => Ok(Self { _folder: Some(folder), ..begun }),
             Err(error) => {
-                let _ = folder.keep();
-                tell.progress(&format!("the nodes' logs are in {}/NODE/*.log", path.display()));
+                let folder = folder.keep();
+                tell.progress(&format!("the nodes' logs are in {}/NODE/*.log", folder.display()));
                 Err(error)
             }
         }

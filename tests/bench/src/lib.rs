@@ -26,7 +26,7 @@ pub mod report;
 pub mod scheme;
 pub mod trips;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use casemate_dev::demo::Tell;
 use casemate_dev::network::{Network, Temper};
@@ -43,7 +43,6 @@ use scheme::SCHEMES;
 /// # Errors
 /// If a cluster cannot be started or does not sign.
 pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError> {
-    let started = Instant::now();
     let (sizes, machine) = (options.sizes(), Machine::here());
     tell.progress("has `casemate-dev` built, which enclaves and parents are");
     let program = program::built()?;
@@ -85,6 +84,5 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
     }
     drop(cluster);
     let trips = trips::between(&measured)?;
-    let took = started.elapsed();
-    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips, took })
+    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips })
 }

@@ -80,8 +80,6 @@ pub struct Report {
     pub delay: Duration,
     /// Round trips.
     pub trips: Vec<Trips>,
-    /// How long all of it took.
-    pub took: Duration,
 }
 
 impl fmt::Display for Report {
@@ -229,7 +227,6 @@ mod tests {
                 near: ms(30),
                 far: ms(230),
             }],
-            took: ms(90_000),
         }
     }
 

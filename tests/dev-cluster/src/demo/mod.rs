@@ -13,7 +13,7 @@ pub mod report;
 pub mod session;
 pub(crate) mod setup;
 pub mod steps;
-mod temporary;
+pub mod temporary;
 
 use std::path::PathBuf;
 

@@ -7,24 +7,30 @@ use super::people::random;
 
 /// A folder that is gone when this is dropped, unless it is kept.
 #[derive(Debug)]
-pub(crate) struct Temporary {
+pub struct Temporary {
     path: PathBuf,
     kept: bool,
 }
 
 impl Temporary {
     /// A new one among the system's temporary folders.
-    pub(crate) fn new() -> Result<Self, DemoError> {
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new() -> Result<Self, DemoError> {
         let path = std::env::temp_dir().join(format!("casemate-{}", hex::encode(random::<8>())));
         std::fs::create_dir(&path)
             .map_err(|error| DemoError::File { path: path.clone(), error })?;
         Ok(Self { path, kept: false })
     }
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
-    /// Leaves it there.
-    pub(crate) fn keep(mut self) -> PathBuf {
+    /// Leaves it there, and tells where.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
         self.kept = true;
         self.path.clone()
     }
