@@ -22,6 +22,8 @@ fn node_config() -> NodeConfig {
         triple_runs: 2,
         attempt_timeout: Millis(10_000),
         triple_timeout: Millis(15_000),
+        // a run that a lost link holds up begins anew the sooner
+        keygen_timeout: Millis(10_000),
         ..NodeConfig::default()
     }
 }
