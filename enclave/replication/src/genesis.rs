@@ -174,6 +174,8 @@ struct Peer {
     records: Vec<BootRecord>,
     /// An echo that came before the genesis it is of.
     early: Option<(GenesisId, Echo)>,
+    /// Whether it sent every boot's echo of the genesis that this boot has echoed: it has it whole.
+    is_whole: bool,
 }
 
 /// The one genesis that this boot has echoed.
@@ -228,6 +230,14 @@ impl GenesisRun {
     pub fn certificate(&self) -> Option<Vec<Echo>> {
         let echoed = self.echoed.as_ref().filter(|_| self.stands)?;
         Some(echoed.echoes.values().cloned().collect())
+    }
+
+    /// Whether the genesis stands here and, as a node's boot has shown, there as well: neither has
+    /// anything to tell the other any more.
+    #[must_use]
+    pub fn is_whole(&self, node: &NodeName, boot: BootId) -> bool {
+        let peer = self.peers.get(node).filter(|peer| peer.boot == Some(boot));
+        self.stands && peer.is_some_and(|peer| peer.is_whole)
     }
 
     /// The genesis that this boot has echoed, whether or not it stands.
@@ -467,6 +477,12 @@ impl GenesisRun {
                 return Err(BirthRefused::BadEcho { node: echo.node.clone() });
             }
             echoed.echoes.insert(echo.node.clone(), echo.clone());
+        }
+        let told = |boot: &BootRecord| echoes.iter().any(|echo| echo.node == boot.node);
+        if echoed.record.boots.iter().all(told)
+            && let Some(peer) = self.peers.get_mut(from)
+        {
+            peer.is_whole = true;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
 use casemate_proto::manifest::Manifest;
-use casemate_proto::{BootId, Millis, NodeName};
+use casemate_proto::{BootId, Hash32, Millis, NodeName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -64,23 +64,31 @@ impl Common {
     }
 }
 
-/// The links that are up, the newest for each boot.
+/// The links that are up, the newest for each boot and scope: what goes between members is not
+/// understood on a link of the birth, and would be lost.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     links: BTreeMap<u64, Link>,
-    newest: BTreeMap<BootId, u64>,
+    newest: BTreeMap<(BootId, Hash32), u64>,
     said_alive: Option<Instant>,
+}
+
+/// A boot that no link of a scope is left to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cut {
+    pub(crate) node: NodeName,
+    pub(crate) boot: BootId,
+    pub(crate) scope: Hash32,
 }
 
 impl Links {
     fn add(&mut self, link: Link) {
-        self.newest.insert(link.peer.boot(), link.number);
+        self.newest.insert((link.peer.boot(), link.scope), link.number);
         self.links.insert(link.number, link);
     }
-    /// Forgets a link, and thereby closes it. Its boot, if no link to it is left.
-    fn remove(&mut self, number: u64) -> Option<(NodeName, BootId)> {
-        let boot = self.links.get(&number)?.peer.boot();
-        self.retain(|link| link.number != number).into_iter().find(|(_, lost)| *lost == boot)
+    /// Forgets a link, and thereby closes it. Who is cut off by that, if anybody.
+    fn remove(&mut self, number: u64) -> Option<Cut> {
+        self.retain(|link| link.number != number).pop_first()
     }
     /// The link that something was heard on now.
     fn heard(&mut self, number: u64) -> Option<Link> {
@@ -88,21 +96,23 @@ impl Links {
         link.heard = Instant::now();
         Some(link.clone())
     }
-    /// The newest link to a boot.
-    pub(crate) fn to(&self, boot: &BootId) -> Option<&Link> {
-        self.links.get(self.newest.get(boot)?)
+    /// The newest link to a boot under a scope.
+    pub(crate) fn to(&self, boot: &BootId, scope: &Hash32) -> Option<&Link> {
+        self.links.get(self.newest.get(&(*boot, *scope))?)
     }
-    /// The newest link of each boot.
+    /// The newest link of each boot and scope.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Link> {
         self.newest.values().filter_map(|number| self.links.get(number))
     }
-    /// Closes all links but those that `keep` wants. The boots that no link is left to.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Link) -> bool) -> BTreeSet<(NodeName, BootId)> {
+    /// Closes all links but those that `keep` wants. Who is cut off by that. What was queued on them
+    /// still goes out.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Link) -> bool) -> BTreeSet<Cut> {
         let mut closed = BTreeSet::new();
         self.links.retain(|_, link| {
             let kept = keep(link);
             if !kept {
-                closed.insert((link.peer.node().clone(), link.peer.boot()));
+                let (node, boot) = (link.peer.node().clone(), link.peer.boot());
+                closed.insert(Cut { node, boot, scope: link.scope });
             }
             kept
         });
@@ -110,9 +120,9 @@ impl Links {
         self.newest.retain(|_, number| links.contains_key(number));
         // an older link to the same boot takes the place of the one that went
         for link in links.values().rev() {
-            self.newest.entry(link.peer.boot()).or_insert(link.number);
+            self.newest.entry((link.peer.boot(), link.scope)).or_insert(link.number);
         }
-        closed.retain(|(_, boot)| !self.newest.contains_key(boot));
+        closed.retain(|cut| !self.newest.contains_key(&(cut.boot, cut.scope)));
         closed
     }
     /// Says on every link that this boot is there, once a second, and gives up those that say
@@ -128,9 +138,9 @@ impl Links {
         let silent = self.links.values().filter(|link| now.duration_since(link.heard) > SILENT);
         silent.map(|link| link.number).collect()
     }
-    /// Sends to a boot, if its link is up and keeps up.
-    pub(crate) fn send(&self, to: &BootId, kind: Kind, message: &[u8]) -> bool {
-        self.to(to).is_some_and(|link| link.send(envelope::seal(kind, message)))
+    /// Sends to a boot under a scope, if its link is up and keeps up.
+    pub(crate) fn send(&self, to: &BootId, scope: &Hash32, kind: Kind, message: &[u8]) -> bool {
+        self.to(to, scope).is_some_and(|link| link.send(envelope::seal(kind, message)))
     }
 }
 
@@ -382,7 +392,7 @@ impl Core {
                             joining.said(&link, message, &self.common);
                         }
                     }
-                    Phase::Member(member) => member.said(&link, kind, message, &self.common),
+                    Phase::Member(member) => member.said(&link, kind, message, &mut self.common),
                 }
             }
         }
@@ -390,13 +400,13 @@ impl Core {
     }
 
     async fn link_down(&mut self, number: u64) {
-        let Some((node, boot)) = self.common.links.remove(number) else { return };
+        let Some(cut) = self.common.links.remove(number) else { return };
         match &mut self.phase {
-            Phase::Member(member) => member.link_down(&node, boot).await,
+            Phase::Member(member) => member.link_down(&cut).await,
             // another boot of the node may be linked still
             Phase::Joining(joining) => {
-                if !self.common.links.all().any(|link| *link.peer.node() == node) {
-                    joining.link_down(&node);
+                if !self.common.links.all().any(|link| *link.peer.node() == cut.node) {
+                    joining.link_down(&cut.node);
                 }
             }
             Phase::Waiting | Phase::Birth(_) => {}
@@ -417,7 +427,7 @@ impl Core {
         self.tell(FromEnclave::Genesis { record: member.genesis_record().to_vec() });
         self.phase = Phase::Member(Box::new(member));
         if let Phase::Member(member) = &mut self.phase {
-            member.begin(&self.common).await;
+            member.begin(&mut self.common).await;
         }
         self.tell_status();
         Ok(())

@@ -18,8 +18,9 @@ use casemate_replication::join::{HandedOver, Handovers};
 use casemate_replication::{CommittedAt, Config, Out, RaftStatus, Replication, Start, StartAt};
 use casemate_signer::{Bytes, Event, Handover, Node, Output};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::core::{Common, Said};
+use crate::core::{Common, Cut, Said};
 use crate::envelope::{self, Kind};
 use crate::links::Link;
 use crate::thread::{FromNode, NodeHandle};
@@ -28,8 +29,9 @@ use crate::thread::{FromNode, NodeHandle};
 const MAX_ATTESTING: usize = 4;
 /// Most admissions whose handover is still to come.
 const MAX_ADMITTED: usize = 32;
-/// How long a link under the manifest's hash stays up beside a member.
-const BIRTH_LINK: Duration = Duration::from_millis(500);
+/// How long a link under the manifest's hash stays up beside a member, unless its peer says before that
+/// it has the whole genesis as well.
+const BIRTH_LINK: Duration = Duration::from_secs(10);
 /// Most words of replication that wait for the core.
 const QUEUE: usize = 1_024;
 
@@ -73,6 +75,7 @@ pub(crate) struct Member {
     /// Where in the log the admissions stand whose handover the node has not put out yet.
     admitted: BTreeMap<BootId, CommittedAt>,
     birth: Option<GenesisRun>,
+    began: Instant,
     /// Each node's current boot, as was last told to the node and replication.
     boots: Arc<BTreeMap<NodeName, BootId>>,
     evidence_in: mpsc::Sender<Evidence>,
@@ -118,6 +121,7 @@ impl Member {
             handovers: Handovers::new(),
             admitted: BTreeMap::new(),
             birth,
+            began: Instant::now(),
             boots,
             evidence_in,
             evidence,
@@ -211,7 +215,7 @@ impl Member {
             Output::Send { to, bytes } => {
                 let boot = self.node.applied.borrow().boots.get(&to).copied();
                 if let Some(boot) = boot {
-                    common.links.send(&boot, Kind::Node, bytes.as_slice());
+                    common.links.send(&boot, &self.scope(), Kind::Node, bytes.as_slice());
                 }
                 None
             }
@@ -231,7 +235,7 @@ impl Member {
     pub(crate) async fn replication(&mut self, out: Out, common: &Common) -> Result<(), String> {
         match out {
             Out::Send { to, bytes } => {
-                common.links.send(&to, Kind::Raft, &bytes);
+                common.links.send(&to, &self.scope(), Kind::Raft, &bytes);
             }
             Out::Committed { committed, at } => {
                 if let EntryBody::Admit(record) = &committed.entry().body {
@@ -253,12 +257,37 @@ impl Member {
         Ok(())
     }
 
-    /// Tells everybody of the links that came up before this boot was a member.
-    pub(crate) async fn begin(&mut self, common: &Common) {
+    /// What members' links go by.
+    fn scope(&self) -> Hash32 {
+        Hash32::new(*self.genesis.as_bytes())
+    }
+
+    /// Tells everybody of the links that came up before this boot was a member, and the node of those
+    /// that did not: it begins nothing with a peer before it is linked with it.
+    pub(crate) async fn begin(&mut self, common: &mut Common) {
+        for (node, boot) in self.boots.iter() {
+            if *node != self.boot.node && common.links.to(boot, &self.scope()).is_none() {
+                self.node.must(Event::Link { node: node.clone(), up: false }).await;
+            }
+        }
         let links: Vec<Link> = common.links.all().cloned().collect();
         for link in links {
             self.link_up(&link).await;
         }
+        self.close_birth_links(common);
+    }
+
+    /// A link of the birth has served once both its ends have the whole genesis; closed, it is
+    /// dialled again as a link between members. One whose peer never says so is given up after a
+    /// while.
+    fn close_birth_links(&self, common: &mut Common) {
+        let genesis = self.scope();
+        let has_served = |link: &Link| {
+            let is_whole = |birth: &GenesisRun| birth.is_whole(link.peer.node(), link.peer.boot());
+            let since = link.up_since.max(self.began);
+            self.birth.as_ref().is_none_or(is_whole) || since.elapsed() >= BIRTH_LINK
+        };
+        common.links.retain(|link| link.scope == genesis || !has_served(link));
     }
 
     fn is_current(&self, node: &NodeName, boot: &BootId) -> bool {
@@ -267,7 +296,7 @@ impl Member {
 
     pub(crate) async fn link_up(&mut self, link: &Link) {
         let (node, boot) = (link.peer.node().clone(), link.peer.boot());
-        if link.scope != Hash32::new(*self.genesis.as_bytes()) {
+        if link.scope != self.scope() {
             // a peer of the birth that has not heard every echo
             if let Some(birth) = &mut self.birth {
                 for message in birth.connected(&node, boot) {
@@ -282,16 +311,20 @@ impl Member {
         }
     }
 
-    pub(crate) async fn link_down(&mut self, node: &NodeName, boot: BootId) {
-        self.replication.link(boot, node.clone(), false);
-        if self.is_current(node, &boot) {
+    pub(crate) async fn link_down(&mut self, cut: &Cut) {
+        let Cut { node, boot, scope } = cut;
+        if *scope != self.scope() {
+            return;
+        }
+        self.replication.link(*boot, node.clone(), false);
+        if self.is_current(node, boot) {
             self.node.must(Event::Link { node: node.clone(), up: false }).await;
         }
     }
 
-    pub(crate) fn said(&mut self, link: &Link, kind: Kind, message: &[u8], common: &Common) {
+    pub(crate) fn said(&mut self, link: &Link, kind: Kind, message: &[u8], common: &mut Common) {
         let (node, boot) = (link.peer.node(), link.peer.boot());
-        let member_scope = link.scope == Hash32::new(*self.genesis.as_bytes());
+        let member_scope = link.scope == self.scope();
         match kind {
             Kind::Genesis => {
                 if let Some(birth) = &mut self.birth {
@@ -301,6 +334,7 @@ impl Member {
                         Ok(out) => crate::birth::send(out, common),
                         Err(error) => tracing::debug!(%node, %error, "after the birth: refused"),
                     }
+                    self.close_birth_links(common);
                 }
             }
             _ if !member_scope => {}
@@ -322,8 +356,9 @@ impl Member {
         let now = common.platform.clock.now();
         let current = self.node.applied.borrow().boots.get(node).copied();
         // a link on which nothing comes is given up after a while
-        let reached =
-            current.is_some_and(|current| current != boot && common.links.to(&current).is_some());
+        let reached = current.is_some_and(|current| {
+            current != boot && common.links.to(&current, &self.scope()).is_some()
+        });
         match self.handovers.receive((node, boot), (current, reached), message, now) {
             Ok(action) => {
                 for reply in action.send {
@@ -347,7 +382,7 @@ impl Member {
         let position = at.position();
         let handed = HandedOver { boot, node, size, hash, snapshot, tail, position };
         let word = self.handovers.put(handed, common.platform.clock.now());
-        common.links.send(&boot, Kind::Join, &word);
+        common.links.send(&boot, &self.scope(), Kind::Join, &word);
     }
 
     /// Entries were applied: who was admitted is linked, who was retired is cut off.
@@ -364,18 +399,16 @@ impl Member {
             .collect();
         self.boots = Arc::clone(&view.boots);
         for (node, boot) in changed {
-            let up = common.links.to(&boot).is_some();
+            let up = common.links.to(&boot, &self.scope()).is_some();
             self.node.must(Event::Link { node, up }).await;
         }
-        for (node, boot) in common.links.retain(|link| !view.retired.contains(&link.peer.boot())) {
-            self.replication.link(boot, node, false);
+        for cut in common.links.retain(|link| !view.retired.contains(&link.peer.boot())) {
+            self.replication.link(cut.boot, cut.node, false);
         }
     }
 
     pub(crate) fn tick(&mut self, common: &mut Common) {
         self.node.offer(Event::Tick);
-        // links of the birth have served once their peer was told the echoes
-        let genesis = Hash32::new(*self.genesis.as_bytes());
-        common.links.retain(|link| link.scope == genesis || link.up_since.elapsed() < BIRTH_LINK);
+        self.close_birth_links(common);
     }
 }

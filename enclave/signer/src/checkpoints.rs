@@ -3,7 +3,9 @@
 //!
 //! A boot cosigns only a root that is its own tree's at that size; a peer that names another gets none. The
 //! lowest-named live node leads the published ones: it gathers cosignatures and the log key's
-//! signature, and every node that finds the note good writes its own store by it.
+//! signature, and every node that finds the note good writes its own store by it. A note goes out
+//! once; a node that did not get it, because its link was down or it was not a member yet, asks the
+//! others for their newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +33,9 @@ use crate::runs::Role;
 const GATHER_ALL: Millis = Millis(250);
 /// How long a gathering lasts at most.
 const GATHER_LIFE: Millis = Millis(5_000);
+/// For how many intervals a node that has applied more than it has published hears of no checkpoint
+/// before it asks.
+const ASK_AFTER: u64 = 2;
 /// Most requests of one peer that wait for their entries.
 const MAX_EARLY: usize = 64;
 
@@ -73,7 +78,11 @@ pub(crate) struct Checkpoints {
     newest: Option<(u64, String)>,
     /// A published note that covers more than this node has applied.
     ahead: Option<(u64, String)>,
+    /// The newest note that this node wrote its store by, for peers that missed it.
+    published: Option<(u64, String)>,
     published_at: UnixMillis,
+    /// Since when this node has applied more than it has published, or when it last asked.
+    behind_since: Option<UnixMillis>,
     early: PerPeer<Early>,
 }
 
@@ -92,7 +101,9 @@ impl Default for Checkpoints {
             for_publishing: None,
             newest: None,
             ahead: None,
+            published: None,
             published_at: UnixMillis(0),
+            behind_since: None,
             early: PerPeer::new(MAX_EARLY),
         }
     }
@@ -163,6 +174,34 @@ impl Node {
             self.finish_gatherings(now);
         }
         self.lead_publishing(now);
+        self.ask_for_checkpoint(now);
+    }
+
+    /// Where nothing is heard of what was applied here, asks: a note that got lost is not sent again
+    /// by itself, and in a quiet cluster no other follows it.
+    fn ask_for_checkpoint(&mut self, now: UnixMillis) {
+        let published = self.publisher.published();
+        if self.state.size() <= published {
+            self.checkpoints.behind_since = None;
+            return;
+        }
+        let since = *self.checkpoints.behind_since.get_or_insert(now);
+        if now.since(since) < self.config.checkpoint_interval.saturating_mul(ASK_AFTER) {
+            return;
+        }
+        self.checkpoints.behind_since = Some(now);
+        let live = self.roster.live(now);
+        self.send_others(&live, &PeerMessage::AskCheckpoint { published });
+    }
+
+    /// A peer asks for the newest published note, and verifies it as if it came by itself.
+    pub(crate) fn checkpoint_asked(&mut self, from: &NodeName, published: u64) {
+        if let Some((size, note)) = &self.checkpoints.published
+            && *size > published
+        {
+            let note = PeerMessage::Checkpoint(note.clone());
+            self.send(from, &note);
+        }
     }
 
     /// The newest note that t of the current boots cosigned, with its size.
@@ -372,7 +411,9 @@ impl Node {
             Err(_) => return,
         }
         self.checkpoints.published_at = now;
+        self.checkpoints.behind_since = None;
         self.publish(&note, size);
+        self.checkpoints.published = Some((size, text.to_owned()));
         if self.checkpoints.newest.as_ref().is_none_or(|(newest, _)| *newest < size) {
             self.checkpoints.newest = Some((size, text.to_owned()));
         }

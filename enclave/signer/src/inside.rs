@@ -1,6 +1,8 @@
 //! Three nodes seen from inside: what only a test can bring about.
 
-use std::collections::VecDeque;
+mod links;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use casemate_ledger::{Attachment, Committed, Entry, EntryBody, State};
 use casemate_policy::{ChargeBook, Policy};
@@ -56,6 +58,10 @@ struct Trio {
     inboxes: Vec<VecDeque<Event>>,
     proposals: VecDeque<(EntryBody, Option<Attachment>)>,
     now: UnixMillis,
+    /// Pairs between which nothing goes, whatever the nodes know of it.
+    cut: BTreeSet<(usize, usize)>,
+    /// Messages that get lost.
+    lose: fn(&PeerMessage) -> bool,
     /// Messages of runs that nodes sent.
     run_messages: usize,
     requests: u8,
@@ -126,6 +132,8 @@ impl Trio {
             nodes,
             proposals: VecDeque::from([(first, Some(beside))]),
             now,
+            cut: BTreeSet::new(),
+            lose: |_| false,
             run_messages: 0,
             requests: 0,
         };
@@ -177,7 +185,11 @@ impl Trio {
                 if matches!(message, PeerMessage::Run(_)) {
                     self.run_messages = self.run_messages.saturating_add(1);
                 }
-                let at = REGIONS.iter().position(|region| *region == to.as_str()).unwrap();
+                let place = |of: &str| REGIONS.iter().position(|region| *region == of).unwrap();
+                let (at, by) = (place(to.as_str()), place(from.as_str()));
+                if self.cut.contains(&(at.min(by), at.max(by))) || (self.lose)(&message) {
+                    return;
+                }
                 let bytes = Bytes::new(message.encode());
                 self.inboxes[at].push_back(Event::Peer { from: from.clone(), bytes });
             }
@@ -214,8 +226,26 @@ impl Trio {
         self.work(500);
     }
 
+    fn permit_notes(&mut self) {
+        let (_, agent) = person(20);
+        let text = POLICY.replace("$AGENT", &format!("0x{}", hex::encode(agent.as_bytes())));
+        let policy = Policy::from_toml(&text).unwrap();
+        let beside = Attachment::Policy(policy.canonical_bytes());
+        self.govern(Change::SetPolicy { policy: policy.policy_hash() }, Some(beside));
+    }
+
     /// Has a message committed. Whether it is allowed, and signed in the end.
     fn note(&mut self) -> (bool, bool) {
+        let id = self.ask_for_note();
+        let (credential, known) = (person(20).1.id(), self.state());
+        let known = known.request(&credential, &id).unwrap();
+        let denied = matches!(known.status, casemate_ledger::state::RequestStatus::Denied(_));
+        self.work(20_000);
+        (!denied, self.state().is_signed(&credential, &id))
+    }
+
+    /// Has a message committed.
+    fn ask_for_note(&mut self) -> RequestId {
         self.requests = self.requests.saturating_add(1);
         let (key, public) = person(20);
         let request = SignRequest {
@@ -232,10 +262,7 @@ impl Trio {
         let signature = key.sign(&preimage).to_bytes();
         let stamp = Stamp { credential, issued_at, expires_at, nonce: [5; 16], signature };
         self.propose(EntryBody::Request { stamp, body }, None);
-        let known = self.state().request(&credential, &request.request_id).unwrap();
-        let denied = matches!(known.status, casemate_ledger::state::RequestStatus::Denied(_));
-        self.work(20_000);
-        (!denied, self.state().is_signed(&credential, &request.request_id))
+        request.request_id
     }
 
     /// The same states, but that nothing was ever charged: replication that lies.
@@ -263,11 +290,7 @@ impl Trio {
 fn i5_boot_stops_at_a_limit_by_itself_where_the_ledger_forgot_what_was_charged() {
     let mut trio = Trio::up();
     trio.create_notary();
-    let (_, agent) = person(20);
-    let text = POLICY.replace("$AGENT", &format!("0x{}", hex::encode(agent.as_bytes())));
-    let policy = Policy::from_toml(&text).unwrap();
-    let beside = Attachment::Policy(policy.canonical_bytes());
-    trio.govern(Change::SetPolicy { policy: policy.policy_hash() }, Some(beside));
+    trio.permit_notes();
     assert_eq!(
         [trio.note(), trio.note(), trio.note()],
         [(true, true), (true, true), (false, false)]

@@ -11,7 +11,7 @@ use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{Misuse, RunContext, RunError, TriplePairId, covering_subsets};
 
 use crate::event::Output;
-use crate::keygen::{Candidate, Early, PROPOSE_AGAIN};
+use crate::keygen::{Candidate, Early, PROPOSE_AGAIN, retry_after};
 use crate::node::Node;
 use crate::peer::{PeerMessage, StartTest};
 use crate::runs::{Role, Slot};
@@ -34,12 +34,14 @@ impl Node {
             .test_sets()
             .into_iter()
             .filter(|set| set.first() == Some(self.roster.me()))
+            .filter(|set| set.iter().all(|name| self.roster.is_linked(name)))
             .collect();
         let wanted: Vec<(KeyName, Hash32, bool, Vec<NodeName>)> = self
             .keygen
             .jobs
             .values()
             .flat_map(|job| job.candidates.iter())
+            .filter(|candidate| candidate.test_at <= now)
             .flat_map(|candidate| {
                 let facts = candidate.share.facts();
                 sets.iter()
@@ -80,7 +82,8 @@ impl Node {
         }
     }
 
-    /// The first of a set begins its test. Kept until then if share or triples are not here yet.
+    /// The first of a set begins its test. Kept until then if share, triples or a link are not here
+    /// yet.
     pub(crate) fn join_test(
         &mut self,
         from: &NodeName,
@@ -99,7 +102,8 @@ impl Node {
             self.run_participants(&start.participants)
                 .is_some_and(|set| self.triples.has(&set, &TriplePairId(id)))
         });
-        if has_share && has_triples {
+        let has_links = start.participants.iter().all(|name| self.roster.is_linked(name));
+        if has_share && has_triples && has_links {
             // the set's leader has one test of a share at a time: a new one means that it failed
             let same = |slot: &Slot| {
                 matches!(&slot.role, Role::Test { transcript, .. } if *transcript == start.transcript)
@@ -192,11 +196,40 @@ impl Node {
         }
     }
 
-    /// A test that this node led.
-    pub(crate) fn test_failed(&mut self, name: &KeyName, transcript: &Hash32, now: UnixMillis) {
+    /// A test that this node led: led again a little later.
+    pub(crate) fn test_failed(
+        &mut self,
+        name: &KeyName,
+        transcript: &Hash32,
+        participants: &[NodeName],
+        now: UnixMillis,
+    ) {
         if let Some(candidate) = self.keygen.candidate(name, transcript) {
-            candidate.testing.clear();
-            self.drive_tests(now);
+            candidate.testing.retain(|set| set != participants);
+            candidate.test_at = now.saturating_add(retry_after(candidate.test_failures));
+            candidate.test_failures = candidate.test_failures.saturating_add(1);
+        }
+    }
+
+    /// A link to a keys' leader came up: it may have missed a test that this node led.
+    pub(crate) fn tell_tests_again(&mut self, leader: &NodeName) {
+        let me = self.roster.me();
+        let candidates = self.keygen.jobs.values().flat_map(|job| job.candidates.iter());
+        let tests: Vec<PeerMessage> = candidates
+            .filter(|candidate| candidate.leader == *leader)
+            .flat_map(|candidate| {
+                let facts = candidate.share.facts();
+                let led = candidate.tests.iter().filter(|(set, _)| set.first() == Some(me));
+                led.map(|(set, signature)| PeerMessage::Tested {
+                    name: facts.key.name.clone(),
+                    transcript: facts.transcript,
+                    participants: set.clone(),
+                    signature: *signature,
+                })
+            })
+            .collect();
+        for test in tests {
+            self.send(leader, &test);
         }
     }
 

@@ -6,9 +6,11 @@
 //! the old shares sign, among those that have them.
 //!
 //! One node leads: live nodes that can take turns by the key's name and the time, so that another
-//! follows where one fails. It only names the key, the epoch and the boots; each node takes
-//! everything else from its own state, and declines what differs from it. All nodes run the
-//! protocol, which ends with all having echoed the same transcript. Then sets of t that together
+//! follows where one fails. It begins once it is linked with all. It only names the key, the epoch and
+//! the boots; each node takes everything else from its own state, and declines what differs from it,
+//! or what it cannot take part in because a link of its own is down. All nodes run the
+//! protocol, which ends with all having echoed the same transcript. Whoever ends such a run early tells
+//! the others, who then end it as well, so that the leader can begin anew at once. Then sets of t that together
 //! cover every node sign a test message (the first of each set leads its test). With all tests at
 //! hand the leader asks every boot to confirm exactly that, and proposes the entry. A share is
 //! pending until that entry is applied; what is not in the end confirmed is dropped. Old shares are
@@ -22,7 +24,9 @@ use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, KeyName, Millis, NodeName, Scheme, UnixMillis};
 use casemate_threshold::context::Purpose;
-use casemate_threshold::{KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunSpec};
+use casemate_threshold::{
+    KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunId, RunSpec,
+};
 
 use crate::bounded::PerPeer;
 use crate::node::Node;
@@ -41,8 +45,11 @@ const MAX_LED: usize = 4;
 const MAX_JOINED: usize = 16;
 /// Most starts of one peer that wait for their entry, their share or their triples.
 const MAX_EARLY: usize = 128;
-/// How long a leader waits after a failure; more often one leader does not begin a key anew.
+/// How long a leader waits after a failure at most; a peer that takes part already is not asked by
+/// the same leader more often.
 const RETRY: Millis = Millis(2_000);
+/// How long it waits after the first failure: most often a link had just not been up.
+const FIRST_RETRY: Millis = Millis(250);
 /// How long shares that are there sign before others take their place.
 const PAUSE: Millis = Millis(2_000);
 /// How long a leader waits for its proposal before it proposes again.
@@ -55,6 +62,8 @@ const MAX_EPOCH_JUMP: u64 = 1 << 20;
 /// Shares that were made, and how far their confirmation has come.
 pub(crate) struct Candidate {
     pub(crate) share: Pending,
+    /// The run that made it.
+    pub(crate) run: RunId,
     /// Who began it, and gathers tests and confirmations.
     pub(crate) leader: NodeName,
     /// The epoch that it was made from.
@@ -62,6 +71,9 @@ pub(crate) struct Candidate {
     pub(crate) tests: BTreeMap<Vec<NodeName>, [u8; 64]>,
     /// The sets whose test this node leads and has under way.
     pub(crate) testing: Vec<Vec<NodeName>>,
+    /// When this node leads the next test, after one that failed.
+    pub(crate) test_at: UnixMillis,
+    pub(crate) test_failures: u32,
     /// At the leader: what is being confirmed, and by whom so far.
     pub(crate) confirming: Option<KeyLive>,
     pub(crate) confirmed: BTreeMap<NodeName, [u8; 64]>,
@@ -86,6 +98,7 @@ pub(crate) struct Job {
     next_epoch: u64,
     running: Option<Running>,
     retry_at: UnixMillis,
+    failures: u32,
     pub(crate) candidates: VecDeque<Candidate>,
 }
 
@@ -162,6 +175,7 @@ impl Node {
             next_epoch,
             running: None,
             retry_at: now.saturating_add(pause),
+            failures: 0,
             candidates: VecDeque::new(),
         });
     }
@@ -269,6 +283,8 @@ impl Node {
                 let others = self.roster.others();
                 self.send_first(&others, &PeerMessage::StartKey(start));
                 room = room.saturating_sub(1);
+            } else {
+                self.key_failed(&start.name, now);
             }
         }
     }
@@ -292,7 +308,9 @@ impl Node {
         }
         let is_new = self.state.key_epoch(&start.name).is_none();
         let able = is_new || self.state.is_holder(&start.name, from);
+        // what is sent to a peer that is not linked yet is lost, and the run with it
         let begun = able
+            && self.roster.names().iter().all(|name| self.roster.is_linked(name))
             && self.boots().as_ref() == Some(&start.boots)
             && self.has_room_for(from, &start.name, now)
             && self.begin_key(from, &start, now);
@@ -436,6 +454,7 @@ impl Node {
         &mut self,
         name: &KeyName,
         leader: NodeName,
+        run: RunId,
         share: Pending,
         now: UnixMillis,
     ) {
@@ -450,10 +469,13 @@ impl Node {
         }
         job.candidates.push_back(Candidate {
             share,
+            run,
             leader,
             replaces,
             tests: BTreeMap::new(),
             testing: Vec::new(),
+            test_at: now,
+            test_failures: 0,
             confirming: None,
             confirmed: BTreeMap::new(),
             propose_at: now,
@@ -468,8 +490,25 @@ impl Node {
     pub(crate) fn key_failed(&mut self, name: &KeyName, now: UnixMillis) {
         if let Some(job) = self.keygen.jobs.get_mut(name) {
             job.running = None;
-            job.retry_at = now.saturating_add(RETRY);
+            job.retry_at = now.saturating_add(retry_after(job.failures));
+            job.failures = job.failures.saturating_add(1);
         }
+    }
+
+    /// A participant of the run that made a share has none of it: that share never goes live, since
+    /// every boot would have to confirm it. One that this boot has confirmed stays until an entry
+    /// decides.
+    pub(crate) fn candidate_ended(&mut self, from: &NodeName, run: RunId, now: UnixMillis) {
+        let of = |c: &Candidate| c.run == run && !c.promised;
+        let found = self.keygen.jobs.iter().find(|(_, job)| job.candidates.iter().any(of));
+        let Some(name) = found.map(|(name, _)| name.clone()) else { return };
+        tracing::info!(key = %name, %run, %from, "a node has no share of those that were made");
+        if let Some(job) = self.keygen.jobs.get_mut(&name) {
+            job.candidates.retain(|candidate| !of(candidate));
+        }
+        let others = self.roster.others();
+        self.send_others(&others, &PeerMessage::RunEnded { run });
+        self.key_failed(&name, now);
     }
 
     /// The entry that makes an epoch live is applied: the pending share of that transcript becomes
@@ -532,6 +571,12 @@ impl Node {
             names.iter().map(|name| Some((name.clone(), self.state.current_boot(name)?))).collect();
         self.roster.participants(&boots?)
     }
+}
+
+/// How long to wait after so many failures: shortly at first, and not for longer than [`RETRY`].
+pub(crate) fn retry_after(failures: u32) -> Millis {
+    let factor = 1_u64.checked_shl(failures).unwrap_or(u64::MAX);
+    FIRST_RETRY.saturating_mul(factor).min(RETRY)
 }
 
 fn job_running(keygen: &mut Keygen, name: &KeyName, running: Option<Running>) {

@@ -283,6 +283,7 @@ impl Node {
                     self.greet.insert(node.clone());
                     // it may have missed a freeze that is not applied yet
                     self.pass_freezes_on(&node);
+                    self.tell_tests_again(&node);
                 } else {
                     self.lost(&node, now);
                 }
@@ -526,6 +527,8 @@ impl Node {
                 let start = StartLog { size, root, participants, number, epoch };
                 self.join_log_signature(from, start, now);
             }
+            PeerMessage::AskCheckpoint { published } => self.checkpoint_asked(from, published),
+            PeerMessage::RunEnded { run } => self.run_ended(from, party, run, now),
             PeerMessage::Here => {}
             PeerMessage::Checkpoint(note) => self.checkpoint_made(&note, now),
             PeerMessage::Freeze(statement) => self.obey_freeze(&statement, now),

@@ -9,6 +9,7 @@ use casemate_proto::cbor::{self, CborError};
 use casemate_proto::governance::SignedStatement;
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, KeyName, NodeName, UnixMillis};
+use casemate_threshold::RunId;
 use casemate_threshold::message::MAX_MESSAGE_BYTES;
 use minicbor::{Decode, Encode};
 
@@ -170,6 +171,20 @@ pub enum PeerMessage {
         /// The lowest epoch that the sender has fresh.
         #[n(2)]
         next: u64,
+    },
+    /// Send the newest published checkpoint, if it is of more entries than this.
+    #[n(16)]
+    AskCheckpoint {
+        /// How many entries the sender has published.
+        #[n(0)]
+        published: u64,
+    },
+    /// The sender has ended a run that makes or tests shares, without a result.
+    #[n(17)]
+    RunEnded {
+        /// Which.
+        #[n(0)]
+        run: RunId,
     },
 }
 

@@ -63,6 +63,10 @@ impl Roster {
             self.down.insert(node.clone());
         }
     }
+    /// Whether the channel to a node is up, as far as the transport said.
+    pub(crate) fn is_linked(&self, node: &NodeName) -> bool {
+        !self.down.contains(node)
+    }
     /// A run with this node ended well. (That it says something is not enough: a node can answer
     /// everything but what matters.)
     pub(crate) fn proved_itself(&mut self, node: &NodeName) {

@@ -41,6 +41,13 @@ pub(crate) enum Role {
     Log { size: u64, leader: NodeName },
 }
 
+impl Role {
+    /// Whether it makes or tests shares.
+    const fn is_of_shares(&self) -> bool {
+        matches!(self, Self::Key { .. } | Self::Test { .. })
+    }
+}
+
 /// A run with what this node knows of it.
 pub(crate) struct Slot {
     pub(crate) run: AnyRun,
@@ -243,11 +250,11 @@ impl Node {
             for name in self.roster.names_of(&slot.participants) {
                 self.roster.proved_itself(&name);
             }
-            self.made(slot, made, now);
+            self.made(id, slot, made, now);
         }
     }
 
-    fn made(&mut self, slot: Slot, made: Made, now: UnixMillis) {
+    fn made(&mut self, id: RunId, slot: Slot, made: Made, now: UnixMillis) {
         match (slot.role, made) {
             (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(*pair, &leader, now),
             (Role::Sign { index, led }, Made::Signature(signature)) => {
@@ -262,7 +269,7 @@ impl Node {
                 }
             }
             (Role::Key { name, leader, .. }, Made::Share(share)) => {
-                self.share_made(&name, leader, share, now);
+                self.share_made(&name, leader, id, share, now);
             }
             (Role::Log { size, leader }, Made::Signature(signature)) => {
                 let led = leader == *self.roster.me();
@@ -294,18 +301,39 @@ impl Node {
                 }
             }
         }
+        if slot.role.is_of_shares() {
+            // those who cannot end well without this node need not wait for it
+            let others = self.roster.names_of(&slot.participants);
+            self.send_others(&others, &PeerMessage::RunEnded { run: id });
+        }
         match slot.role {
             Role::Triples { leader } => self.pair_failed(&leader, &slot.participants, now),
             Role::Sign { index, .. } => self.attempt_failed(index, &blamed, now),
             Role::Key { name, .. } => self.key_failed(&name, now),
             Role::Test { name, transcript, leader } => {
                 if leader == *self.roster.me() {
-                    self.test_failed(&name, &transcript, now);
+                    let set = self.roster.names_of(&slot.participants);
+                    self.test_failed(&name, &transcript, &set, now);
                 }
             }
             Role::Log { size, leader } => {
                 self.log_signature_failed(size, leader == *self.roster.me());
             }
+        }
+    }
+
+    /// A participant has ended a run that makes or tests shares: it has no result any more, and
+    /// whoever leads may begin the next. A participant that says nothing can do as much, only more
+    /// slowly; the word of anybody else, or of a run of another kind, ends nothing.
+    pub(crate) fn run_ended(&mut self, from: &NodeName, party: PartyId, run: RunId, now: UnixMillis) {
+        let ends = self.runs.get_mut(&run).is_some_and(|slot| {
+            slot.role.is_of_shares() && slot.participants.contains_party(party)
+        });
+        if ends {
+            tracing::info!(%run, %from, "a participant has ended a run");
+            self.end_run(run, &RunError::Burned, now);
+        } else {
+            self.candidate_ended(from, run, now);
         }
     }
 

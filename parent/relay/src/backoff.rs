@@ -1,4 +1,4 @@
-//! When to try again: 100 ms, doubling to 5 s, less up to a half by chance, so that two
+//! When to try again: 100 ms, doubling to 2 s, less up to a half by chance, so that two
 //! parents that lost each other do not fall into step.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rand_core::{OsRng, RngCore as _};
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// How long to wait before the next try.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn waits_grow_to_the_longest_and_begin_again() {
         let mut backoff = Backoff::new();
-        for whole in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+        for whole in [100, 200, 400, 800, 1_600, 2_000, 2_000] {
             let wait = backoff.wait().as_millis();
             assert!((whole / 2..=whole).contains(&wait), "{wait} of {whole}");
         }

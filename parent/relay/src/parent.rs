@@ -132,6 +132,7 @@ impl Parent {
             enclave: config.enclave.clone(),
             limits: limits.clone(),
             metrics: Arc::clone(&metrics),
+            view: enclave.view(),
         });
         for (to, peer) in config.peers {
             // of two nodes the one whose name sorts lower dials

@@ -3,7 +3,8 @@
 //! Of two nodes the one whose name sorts lower dials. Its parent connects to the other's relay
 //! address, says `casemate-relay/1\n`, opens its own enclave's peer port with *dial*, and pipes; the
 //! other parent opens its enclave's peer port with *accept* and pipes. When any end ends, all of it
-//! ends, and the dialling side begins again.
+//! ends, and the dialling side begins again: after a while that grows, and at once when its own enclave
+//! has come to stand elsewhere, since that is why links end or could not be made.
 //!
 //! The parents see a Noise handshake and then ciphertext. Whoever connects here reaches as far as the
 //! first message of a handshake that it cannot complete; the enclave closes on it.
@@ -14,17 +15,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_door::frame::Phase;
 use casemate_door::{PEER_PORT, PeerHello};
-use casemate_proto::{NodeName, cbor};
+use casemate_proto::{GenesisId, NodeName, cbor};
 use casemate_transport::{Address, Stream, connect, write_frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admit::Admission;
 use crate::backoff::Backoff;
 use crate::config::{Limits, Peer};
+use crate::enclave::View;
 use crate::metrics::Metrics;
 
 /// What a dialling parent says first.
@@ -47,6 +51,23 @@ pub struct Links {
     pub limits: Limits,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How the enclave is.
+    pub view: watch::Receiver<View>,
+}
+
+/// Where the enclave stands, as far as links depend on it.
+type Standing = (bool, Option<Phase>, Option<GenesisId>);
+
+fn standing(view: &View) -> Standing {
+    (view.connected, view.status.as_ref().map(|(status, _)| status.phase), view.genesis)
+}
+
+/// Returns when the enclave stands elsewhere than it did.
+async fn turned(view: &mut watch::Receiver<View>, was: &Standing) {
+    if view.wait_for(|view| standing(view) != *was).await.is_err() {
+        // nobody watches the enclave any more
+        std::future::pending().await
+    }
 }
 
 /// Why a link was not made.
@@ -81,8 +102,10 @@ impl Links {
     pub async fn dial(&self, to: &NodeName, peer: &Peer) {
         let mut backoff = Backoff::new();
         let mut told = "";
+        let mut view = self.view.clone();
         loop {
             let began = Instant::now();
+            let was = standing(&view.borrow_and_update());
             match timeout(OPENING, self.open(to, peer)).await.unwrap_or(Err(NoLink::Timeout)) {
                 Ok((enclave, peer)) => {
                     told = "";
@@ -102,7 +125,10 @@ impl Links {
             if began.elapsed() >= HELD {
                 backoff.reset();
             }
-            sleep(backoff.wait()).await;
+            tokio::select! {
+                () = sleep(backoff.wait()) => {}
+                () = turned(&mut view, &was) => backoff.reset(),
+            }
         }
     }
 
