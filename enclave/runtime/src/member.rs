@@ -258,7 +258,7 @@ impl Member {
     }
 
     /// What members' links go by.
-    fn scope(&self) -> Hash32 {
+    pub(crate) fn scope(&self) -> Hash32 {
         Hash32::new(*self.genesis.as_bytes())
     }
 

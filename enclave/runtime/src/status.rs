@@ -2,8 +2,10 @@
 
 use casemate_door::Status;
 use casemate_door::frame::Phase;
+use casemate_proto::NodeName;
 
 use crate::core::Common;
+use crate::links::Link;
 use crate::member::Member;
 
 /// Before it is a member.
@@ -17,7 +19,7 @@ pub(crate) fn plain(phase: Phase, common: &Common) -> Status {
         published: 0,
         leader: None,
         majority_age: None,
-        linked: linked(common),
+        linked: linked(common, |_| true),
         keys: 0,
         shares: 0,
         triples: 0,
@@ -27,8 +29,9 @@ pub(crate) fn plain(phase: Phase, common: &Common) -> Status {
     }
 }
 
-fn linked(common: &Common) -> Vec<casemate_proto::NodeName> {
-    let mut names: Vec<_> = common.links.all().map(|link| link.peer.node().clone()).collect();
+fn linked(common: &Common, counts: impl Fn(&Link) -> bool) -> Vec<NodeName> {
+    let links = common.links.all().filter(|link| counts(link));
+    let mut names: Vec<_> = links.map(|link| link.peer.node().clone()).collect();
     names.sort();
     names.dedup();
     names
@@ -45,7 +48,8 @@ pub(crate) fn of_member(member: &Member, common: &Common) -> Status {
         now: common.platform.clock.now(),
         leader: raft.leader,
         majority_age: raft.majority_age,
-        linked: linked(common),
+        // those of the birth carry nothing of a member's
+        linked: linked(common, |link| link.scope == member.scope()),
         ..status
     }
 }

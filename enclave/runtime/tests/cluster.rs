@@ -15,18 +15,22 @@ use std::time::Duration;
 use casemate_door::frame::Phase;
 use casemate_door::{
     CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, PEER_PORT, PeerHello, Query, Reply,
-    Status, Ticket, ToEnclave,
+    Status, Submission, Ticket, ToEnclave,
 };
 use casemate_proto::credential::PublicKey;
+use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedChange};
 use casemate_proto::hash::sha256;
 use casemate_proto::manifest::{
-    Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+    GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
 };
-use casemate_proto::{Algorithm, Hash32, Millis, NodeName};
+use casemate_proto::{
+    Algorithm, Hash32, Incarnation, KeyName, Millis, NodeName, Scheme, UnixMillis,
+};
 use casemate_runtime::{Platform, Settings, SystemClock, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
 use casemate_transport::frame::{read_frame, write_frame};
 use casemate_transport::{Address, Listener};
+use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::OsRng;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -52,6 +56,13 @@ struct NodeUnderTest {
     ask: Option<tokio::sync::mpsc::UnboundedSender<ToEnclave>>,
 }
 
+/// Who alone governs, and the governor's public key.
+fn governor() -> (SigningKey, PublicKey) {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let public = PublicKey::new(Algorithm::Ed25519, key.verifying_key().as_bytes()).unwrap();
+    (key, public)
+}
+
 struct Bench {
     host: SimHost,
     manifest: Manifest,
@@ -74,8 +85,7 @@ impl Bench {
                 pcr3: spec(at).pcrs()[3].1,
             })
             .collect();
-        let governor = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
-        let governor = PublicKey::new(Algorithm::Ed25519, governor.as_bytes()).unwrap();
+        let (_, governor) = governor();
         let manifest = Manifest {
             version: 1,
             name: "runtime".to_owned(),
@@ -165,6 +175,33 @@ impl Bench {
 
     fn status(&self, at: usize) -> Option<Status> {
         self.nodes[at].known.lock().unwrap().status.clone()
+    }
+
+    /// Has changes made through a node, each on top of the one before, beginning with the first of all.
+    async fn govern(&self, at: usize, changes: Vec<Change>) {
+        let record = self.nodes[at].known.lock().unwrap().genesis.clone().unwrap();
+        let record: GenesisRecord = casemate_proto::cbor::decode(&record, MAX_FRAME).unwrap();
+        let (key, public) = governor();
+        let genesis = record.id();
+        let mut predecessor = Hash32::new(*genesis.as_bytes());
+        for (before, change) in (0..).zip(changes) {
+            let expires = UnixMillis(self.status(at).unwrap().now.0 + 600_000);
+            let incarnation = Incarnation(0);
+            let envelope = ChangeEnvelope { genesis, incarnation, predecessor, expires, change };
+            predecessor = envelope.id();
+            let signature = key.sign(&envelope.signing_bytes()).to_bytes();
+            let signatures = vec![NamedSignature { credential: public.id(), signature }];
+            let signed = SignedChange { envelope, signatures };
+            let submission = Submission::Governance { signed, attachment: None };
+            let submit = ToEnclave::Submit { ticket: Ticket(before), submission };
+            self.nodes[at].ask.as_ref().unwrap().send(submit).unwrap();
+            self.until("changed", |bench| bench.count(at, "answers_accepted") > before).await;
+        }
+    }
+
+    fn count(&self, at: usize, name: &str) -> u64 {
+        let counters = self.status(at).unwrap().counters;
+        counters.iter().find(|(counter, _)| counter == name).unwrap().1
     }
 
     async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
@@ -261,6 +298,39 @@ async fn i7_three_boots_are_born_into_one_genesis_and_a_restarted_one_is_admitte
     bench.until("two members", |bench| bench.are_members(&[1, 2])).await;
     bench.start(0);
     bench.until("all back", |bench| bench.are_members(&[0, 1, 2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_asked_for_right_after_the_birth_are_made_without_a_run_that_waits() {
+    let mut bench = Bench::new();
+    bench.link();
+    bench.start(0);
+    bench.start(1);
+    let linked = |bench: &Bench| bench.status(0).is_some_and(|s| !s.linked.is_empty());
+    bench.until("linked at the birth", linked).await;
+    // that link is an old one when the last node comes
+    sleep(Duration::from_millis(700)).await;
+    bench.start(2);
+    let leads = |bench: &Bench, at: usize| {
+        bench.status(at).is_some_and(|s| s.leader.as_ref() == Some(&bench.nodes[at].name))
+    };
+    bench.until("led", |bench| (0..3).any(|at| leads(bench, at))).await;
+    let leader = (0..3).find(|at| leads(&bench, *at)).unwrap();
+    let create =
+        |name| Change::CreateKey { name: KeyName::new(name).unwrap(), scheme: Scheme::Ed25519 };
+    let keys = ["casemate.log", "notary", "papers"];
+    let changes = [Change::ConfirmGenesis].into_iter().chain(keys.map(create)).collect();
+    bench.govern(leader, changes).await;
+    let asked = std::time::Instant::now();
+    let all_live = |bench: &Bench| {
+        (0..3).all(|at| bench.status(at).is_some_and(|s| (s.keys, s.shares) == (3, 3)))
+    };
+    bench.until("three keys", all_live).await;
+    println!("three keys were live {:?} after they were asked for", asked.elapsed());
+    for at in 0..3 {
+        assert_eq!(bench.count(at, "key_runs_expired"), 0, "at node {at}");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

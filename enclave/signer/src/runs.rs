@@ -325,7 +325,13 @@ impl Node {
     /// A participant has ended a run that makes or tests shares: it has no result any more, and
     /// whoever leads may begin the next. A participant that says nothing can do as much, only more
     /// slowly; the word of anybody else, or of a run of another kind, ends nothing.
-    pub(crate) fn run_ended(&mut self, from: &NodeName, party: PartyId, run: RunId, now: UnixMillis) {
+    pub(crate) fn run_ended(
+        &mut self,
+        from: &NodeName,
+        party: PartyId,
+        run: RunId,
+        now: UnixMillis,
+    ) {
         let ends = self.runs.get_mut(&run).is_some_and(|slot| {
             slot.role.is_of_shares() && slot.participants.contains_party(party)
         });
