@@ -105,6 +105,7 @@ impl Bench {
             hardware: Hardware::Simulated,
             trust_root: Hash32::new(sha256(host.root_der())),
             relying_party: None,
+            recovery: None,
         };
         let folder = tempfile::tempdir().unwrap();
         let nodes = REGIONS

@@ -103,6 +103,7 @@ impl Trio {
             hardware: Hardware::OneProcess,
             trust_root: Hash32::new(sha256(host.root_der())),
             relying_party: None,
+            recovery: None,
         };
         let scope = GenesisRecord::manifest_hash(&manifest);
         let secrets: Vec<BootSecret> =

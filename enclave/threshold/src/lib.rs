@@ -34,6 +34,7 @@ mod cait;
 mod chain_code;
 mod echo;
 mod permit;
+mod sealed;
 
 pub use bip340::{
     Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Bip340Signature, LiveBip340Key,
@@ -58,3 +59,4 @@ pub use message::{RunMessage, peek_run};
 pub use party::{Participant, Participants, PartyId, covering_subsets};
 pub use permit::Authorised;
 pub use run::{Outgoing, Run, Step};
+pub use sealed::{RecoverError, Recovered};

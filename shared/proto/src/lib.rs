@@ -17,6 +17,7 @@ pub mod ids;
 pub mod key_test;
 pub mod manifest;
 pub mod path;
+pub mod recovery;
 pub mod request;
 pub mod stamp;
 pub mod time;

@@ -11,6 +11,7 @@ use minicbor::{Decode, Encode};
 use crate::credential::PublicKey;
 use crate::hash::tagged_hash;
 use crate::ids::Hash32;
+use crate::recovery::RecoveryPublicKey;
 use crate::webauthn::RelyingParty;
 use crate::{BootId, CredentialId, GenesisId, Millis, NodeName, UnixMillis};
 
@@ -192,6 +193,20 @@ pub struct Manifest {
     /// The site whose passkeys may approve; `None`: no approval by passkey.
     #[n(11)]
     pub relying_party: Option<RelyingParty>,
+    /// To whom the nodes seal what a cold recovery needs; `None`: they seal nothing, and where a
+    /// majority of enclaves ends at once their shares are gone.
+    #[n(12)]
+    pub recovery: Option<RecoveryKeys>,
+}
+
+/// The keys that sealed shares can be opened with: a quorum of them, and only for a recovery that the
+/// governance quorum grants.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RecoveryKeys {
+    /// Each governor's, in the order of [`Governance::keys`]; all different.
+    #[n(0)]
+    pub keys: Vec<RecoveryPublicKey>,
 }
 
 /// Why a manifest or a genesis is refused.
@@ -314,6 +329,18 @@ impl Manifest {
         }
         if let Some(Err(reason)) = self.relying_party.as_ref().map(RelyingParty::check) {
             return fail("relying_party", reason);
+        }
+        if let Some(recovery) = &self.recovery {
+            if recovery.keys.len() != m || !distinct(&recovery.keys) {
+                return fail("recovery", format!("{m} different keys: one for each governor"));
+            }
+            if k < 2 {
+                return fail(
+                    "recovery",
+                    "with a quorum of one, one person and a stolen disk would be every key"
+                        .to_owned(),
+                );
+            }
         }
         Ok(())
     }

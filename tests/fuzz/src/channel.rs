@@ -69,6 +69,7 @@ impl Ends {
             hardware: Hardware::Simulated,
             trust_root: Hash32::new([7; 32]),
             relying_party: None,
+            recovery: None,
         };
         let identity = |seed, name: Option<&NodeName>| {
             let secret = BootSecret::generate(&mut ChaCha20Rng::from_seed([seed; 32]));

@@ -11,6 +11,7 @@ pub mod channel;
 pub mod ledger;
 pub mod policy;
 pub mod proto;
+pub mod recovery;
 pub mod signer;
 pub mod threshold;
 pub mod tx;
@@ -33,6 +34,7 @@ pub const TARGETS: &[&[Target]] = &[
     ledger::TARGETS,
     policy::TARGETS,
     proto::TARGETS,
+    recovery::TARGETS,
     signer::TARGETS,
     threshold::TARGETS,
     tx::TARGETS,

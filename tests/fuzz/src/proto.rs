@@ -62,6 +62,7 @@ static MANIFEST: LazyLock<Manifest> = LazyLock::new(|| {
         hardware: Hardware::OneProcess,
         trust_root: Hash32::new([0; 32]),
         relying_party: None,
+        recovery: None,
     }
 });
 

@@ -57,6 +57,7 @@ fn manifest() -> Manifest {
             id: "example.org".to_owned(),
             origin: "https://approve.example.org".to_owned(),
         }),
+        recovery: None,
     }
 }
 
@@ -143,6 +144,7 @@ fn seeds() -> Vec<Seed> {
         freezers: vec![],
         limits: Limits::default(),
         relying_party: None,
+        recovery: None,
         hardware: Hardware::OneProcess,
         independence: Independence::None,
         ..manifest()

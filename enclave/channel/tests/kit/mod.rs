@@ -88,6 +88,7 @@ pub fn manifest() -> Manifest {
         hardware: Hardware::Simulated,
         trust_root: Hash32::new(casemate_proto::hash::sha256(HOST.root_der())),
         relying_party: None,
+        recovery: None,
     };
     manifest.check().unwrap();
     manifest

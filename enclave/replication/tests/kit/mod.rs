@@ -69,6 +69,7 @@ impl World {
             hardware: Hardware::Simulated,
             trust_root: Hash32::new(casemate_proto::hash::sha256(host.root_der())),
             relying_party: None,
+            recovery: None,
         };
         Self { host, names, nsms, manifest, governor, serial: AtomicU64::new(0) }
     }

@@ -171,6 +171,8 @@ pub struct World {
     pub registries: BTreeMap<PartyId, RunRegistry>,
     pub index: u64,
     pub rng: ChaCha20Rng,
+    pub genesis: GenesisId,
+    pub incarnation: Incarnation,
 }
 
 impl World {
@@ -178,14 +180,29 @@ impl World {
         let all = Participants::new((0..n).map(|n| participant(n, 0)).collect()).unwrap();
         let registries =
             all.as_slice().iter().map(|p| (p.party, RunRegistry::new(p.party, p.boot))).collect();
-        Self { all, t, registries, index: 0, rng: ChaCha20Rng::seed_from_u64(seed) }
+        let rng = ChaCha20Rng::seed_from_u64(seed);
+        let (genesis, incarnation) = (GenesisId::new([7; 32]), Incarnation(0));
+        Self { all, t, registries, index: 0, rng, genesis, incarnation }
+    }
+
+    /// The same world, of another cluster with boots of its own.
+    pub fn belongs_to(&mut self, genesis: GenesisId, all: Participants) {
+        self.registries =
+            all.as_slice().iter().map(|p| (p.party, RunRegistry::new(p.party, p.boot))).collect();
+        (self.genesis, self.all) = (genesis, all);
+    }
+
+    /// A later incarnation of it, with other boots.
+    pub fn recovered(&mut self, incarnation: Incarnation, all: Participants) {
+        self.belongs_to(self.genesis, all);
+        self.incarnation = incarnation;
     }
 
     pub fn context(&mut self, purpose: Purpose, among: &Participants, t: u16) -> RunContext {
         self.index += 1;
         RunContext::new(RunSpec {
-            genesis: GenesisId::new([7; 32]),
-            incarnation: Incarnation(0),
+            genesis: self.genesis,
+            incarnation: self.incarnation,
             purpose,
             participants: among.clone(),
             threshold: t,

@@ -175,6 +175,7 @@ impl Fake {
             hardware: Hardware::Simulated,
             trust_root: Hash32::new(sha256(host.root_der())),
             relying_party: None,
+            recovery: None,
         };
         let boots: Vec<Boot> = REGIONS.iter().map(|_| Boot::new()).collect();
         let records = REGIONS.iter().zip(&boots);

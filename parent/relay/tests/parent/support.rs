@@ -72,6 +72,7 @@ pub fn manifest() -> Manifest {
         hardware: Hardware::Simulated,
         trust_root: Hash32::new([9; 32]),
         relying_party: None,
+        recovery: None,
     };
     manifest.check().unwrap();
     manifest

@@ -152,6 +152,7 @@ impl Kit {
             hardware: Hardware::Simulated,
             trust_root: Hash32::new(casemate_proto::hash::sha256(host.root_der())),
             relying_party: None,
+            recovery: None,
         };
         change(&mut manifest);
         let scope = GenesisRecord::manifest_hash(&manifest);

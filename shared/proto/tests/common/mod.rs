@@ -91,6 +91,7 @@ pub(crate) fn manifest() -> Manifest {
         hardware: Hardware::Simulated,
         trust_root: Hash32::new([7; 32]),
         relying_party: None,
+        recovery: None,
     }
 }
 

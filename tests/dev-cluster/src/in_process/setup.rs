@@ -130,6 +130,7 @@ pub(super) fn boot(
         hardware: Hardware::OneProcess,
         trust_root: Hash32::new(sha256(host.root_der())),
         relying_party: config.relying_party,
+        recovery: None,
     };
     let scope = GenesisRecord::manifest_hash(&manifest);
     let mut secrets = Vec::new();

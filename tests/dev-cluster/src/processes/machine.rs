@@ -66,6 +66,7 @@ pub fn manifest(
         hardware: Hardware::Simulated,
         trust_root: Hash32::new(sha256(host.root_der())),
         relying_party: None,
+        recovery: None,
     }
 }
 

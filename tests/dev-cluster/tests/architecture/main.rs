@@ -86,7 +86,11 @@ fn zone(folder: &str) -> &str {
 fn is_pure(folder: &str) -> bool {
     matches!(
         folder,
-        "attestation/verify" | "enclave/threshold" | "enclave/signer" | "enclave/channel"
+        "attestation/verify"
+            | "enclave/seal"
+            | "enclave/threshold"
+            | "enclave/signer"
+            | "enclave/channel"
     ) || (zone(folder) == "shared" && folder != "shared/transport")
 }
 
@@ -426,6 +430,42 @@ fn i4_leave_to_release_a_share_is_given_where_it_is_meant_and_nowhere_else() {
     }
     found.sort();
     let mut meant: Vec<_> = MAY_ASSERT.map(|(file, word)| (file.to_owned(), word, 1_usize)).into();
+    meant.sort();
+    assert_eq!(found, meant);
+}
+
+/// Who turns a share into bytes, and bytes into a share (I1): one file, of which the bytes go into
+/// `SealableShare`, which has no way out but sealed; and the sealer, where what was opened comes from.
+const MAY_HOLD_BYTES: [(&str, &str); 4] = [
+    ("enclave/seal/src/open.rs", "OpenedShare::new"),
+    ("enclave/seal/src/share.rs", "dangerous_secret"),
+    ("enclave/threshold/src/sealed.rs", "SealableShare::new"),
+    ("enclave/threshold/src/sealed.rs", "dangerous_secret"),
+];
+
+#[test]
+fn i1_a_share_is_written_where_it_is_sealed_and_read_where_it_was_opened() {
+    let root = root();
+    let mut found = Vec::new();
+    for member in workspace().iter().filter(|member| zone(&member.folder) != "tests") {
+        for (file, tokens) in sources(&root, &member.folder) {
+            for (_, what) in MAY_HOLD_BYTES {
+                let words: Vec<&str> = what.split("::").collect();
+                let pattern: Vec<&str> = match words.as_slice() {
+                    [owner, method] => vec![owner, ":", ":", method],
+                    _ => words,
+                };
+                let times =
+                    (0..tokens.len()).filter(|at| starts_with(&tokens[*at..], &pattern)).count();
+                if times > 0 && !found.contains(&(file.clone(), what, times)) {
+                    found.push((file.clone(), what, times));
+                }
+            }
+        }
+    }
+    found.sort();
+    let mut meant: Vec<_> =
+        MAY_HOLD_BYTES.map(|(file, what)| (file.to_owned(), what, 1_usize)).into();
     meant.sort();
     assert_eq!(found, meant);
 }
