@@ -36,7 +36,8 @@ FIELDS = {
     "check": {"name", "ok"},
     "processes": {"boots", "network"},
     "boot": {"node", "cosigner"},
-    "network": {"seed", "flipped", "dropped", "repeated", "replayed", "swapped", "delayed", "cut"},
+    "network": {"seed", "flipped", "dropped", "repeated", "replayed", "swapped", "delayed", "cut",
+                "expired"},
 }
 UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -111,6 +112,9 @@ class Demo(Log):
         network = fields(self.document["processes"]["network"], "network")
         amount(network["seed"])
         count = {what: whole(network[what], "count") for what in network if what != "seed"}
+        # budget may be lost where the network is hostile, and nowhere else
+        expired = [request["step"] for request in self.requests if request["outcome"] == "expired"]
+        need(expired == [3] * count["expired"] and count["expired"] < 4, f"{len(expired)} expired")
         need(count["flipped"] > 0 and count["dropped"] > 0 and count["swapped"] > 0
              and count["repeated"] + count["replayed"] > 0, f"the network did {count}")
 
@@ -134,11 +138,12 @@ class Demo(Log):
         digest, moves, transaction = self.digest_of(value)
         if value["digest"] is not None:
             need(unhex(value["digest"], 32) == digest, "the digest is of something else")
-        outcome = text(value["outcome"], "signed|denied|pending|error", "outcome")
+        outcome = text(value["outcome"], "signed|denied|pending|expired|error", "outcome")
         for field, outcomes in [("denial", "denied"), ("signature", "signed")]:
             need((value[field] is not None) == (outcome == outcomes), f"`{field}` of one {outcome}")
         need(value["raw_transaction"] is None or value["kind"] == "tx", "a transaction of nothing")
         need(outcome != "error", "the cluster could not serve a request")
+        need(outcome != "expired" or self.document["processes"], "a request was not signed in time")
         if outcome == "signed":
             need(value["digest"] is not None, "signed with no digest")
             self.signature(value, digest, transaction)
@@ -327,6 +332,8 @@ def mutations(document):
         ("another node's boot", lambda d: d["processes"]["boots"][-1].update(node="elsewhere")),
         ("a boot that does not cosign", lambda d: d["processes"]["boots"].pop()),
         ("a network that flips nothing", lambda d: d["processes"]["network"].update(flipped=0)),
+        ("a network that cost a payment more",
+         lambda d: d["processes"]["network"].update(expired=d["processes"]["network"]["expired"] + 1)),
         ("a network that does nothing at all", lambda d: d["processes"]["network"].clear()),
         ("a restarted node that signs nothing", lambda d: d.update(requests=[
             r for r in d["requests"] if r["step"] != 3])),

@@ -40,8 +40,12 @@ pub struct Options {
     pub store: Option<PathBuf>,
 }
 
-/// How long after its entry a signature may still be made, in the demo's clusters.
+/// How long after its entry a signature may still be made, in the demo's clusters: a slow machine
+/// signs late rather than never.
 pub(crate) const TAU: Millis = Millis(60_000);
+/// The same where nodes are processes. What a hostile network keeps from being signed is known to be
+/// expired only after it.
+pub(crate) const TAU_OF_PROCESSES: Millis = Millis(30_000);
 /// Most nodes that the demo starts in one process.
 pub const MAX_NODES: u16 = 7;
 

@@ -71,6 +71,8 @@ pub struct NetworkReport {
     /// How often it did what.
     #[serde(flatten)]
     pub counts: Counts,
+    /// How many payments asked for meanwhile were allowed and not signed in time.
+    pub expired: u32,
 }
 
 /// The cluster.
@@ -164,7 +166,9 @@ pub enum Outcome {
     Denied,
     /// Still waits for approvals.
     Pending,
-    /// Neither: the cluster could not serve it.
+    /// Allowed and charged, but not signed in time: it never will be.
+    Expired,
+    /// None of these: the cluster could not serve it.
     Error,
 }
 

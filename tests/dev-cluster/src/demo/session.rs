@@ -63,6 +63,8 @@ pub enum Outcome {
     Denied(Denial),
     /// Waits for approvals of this document.
     Pending(Hash32),
+    /// Allowed, not signed in time, and never to be.
+    Expired,
     /// Not served.
     Failed(String),
 }
@@ -478,7 +480,8 @@ impl<'a> Session<'a> {
                 report.denied_at = *index;
             }
             Answer::Pending { .. } => report.outcome = Label::Pending,
-            Answer::Accepted | Answer::Expired | Answer::Busy { .. } => {}
+            Answer::Expired => report.outcome = Label::Expired,
+            Answer::Accepted | Answer::Busy { .. } => {}
         }
         Ok(report)
     }
@@ -516,7 +519,7 @@ fn outcome(answer: Answer) -> Outcome {
         Answer::Denied { denial, .. } => Outcome::Denied(denial),
         Answer::Pending { document, .. } => Outcome::Pending(document),
         Answer::Accepted => Outcome::Failed("accepted, which is no answer to a request".to_owned()),
-        Answer::Expired => Outcome::Failed("expired".to_owned()),
+        Answer::Expired => Outcome::Expired,
         Answer::Busy { reason, .. } => Outcome::Failed(reason),
     }
 }

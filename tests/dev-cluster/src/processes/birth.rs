@@ -13,7 +13,7 @@ use super::remote::cluster_file;
 use super::running::write_configurations;
 use super::{DevError, Home, Part, Plan, Program, Remote, Running, machine};
 use crate::demo::people::{People, QUORUM};
-use crate::demo::{DemoError, TAU, Tell};
+use crate::demo::{DemoError, TAU_OF_PROCESSES, Tell};
 use crate::in_process::REGIONS;
 use crate::network::Network;
 
@@ -71,8 +71,7 @@ pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoE
     let Mother { home, plan, program, watched, people, network, runtime, stop } = mother;
     let host = SimHost::new().map_err(DevError::from)?;
     let governance = Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
-    // a slow machine signs late rather than never
-    let limits = Limits { tau: TAU, ..Limits::default() };
+    let limits = Limits { tau: TAU_OF_PROCESSES, ..Limits::default() };
     let manifest = machine::manifest(&plan, &host, governance, people.freezers(), limits);
     home.write_plan(&plan)?;
     machine::write_root(&home, &host)?;

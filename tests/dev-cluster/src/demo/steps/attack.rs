@@ -286,7 +286,9 @@ fn squeeze(
                 }
                 next = left.max(smallest);
             }
-            Outcome::Pending(_) | Outcome::Failed(_) => return Ok(false),
+            Outcome::Pending(_) | Outcome::Expired | Outcome::Failed(_) => {
+                return Ok(false);
+            }
         }
         // nodes take turns, so that as many in a row are all of them
         if denied_in_a_row >= session.running().len() {

@@ -1,5 +1,9 @@
 //! Further in step 3, where nodes are processes: the network between the nodes turns hostile while
 //! requests are asked for, and then quiet again.
+//!
+//! What the network does to a request that the policy allows is at most that it is not signed in time: a
+//! run that a lost link ends burns one of its three attempts. Then it answers `expired`, stays charged
+//! and is never signed.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +11,13 @@ use casemate_proto::{BootId, Millis};
 
 use super::cents;
 use super::restart::{faults, wait_for};
-use crate::demo::DemoError;
-use crate::demo::cluster::Ticket;
+use crate::demo::cluster::{Answer, Ticket};
 use crate::demo::payloads::Transaction;
 use crate::demo::people::Who;
 use crate::demo::policy::{MERCHANTS, PAYOUT, STRANGER};
 use crate::demo::report::NetworkReport;
 use crate::demo::session::{Ask, Outcome, Prepared, Session};
+use crate::demo::{DemoError, TAU_OF_PROCESSES};
 
 /// How long the network is hostile.
 const HOSTILE: Duration = Duration::from_secs(6);
@@ -21,6 +25,10 @@ const HOSTILE: Duration = Duration::from_secs(6);
 const LONGER: Duration = Duration::from_secs(10);
 /// How many payments are asked for meanwhile that are allowed, and as many that are not.
 const ROUNDS: u32 = 4;
+
+/// After this a request that could not be signed in time has long expired.
+const SETTLED_WITHIN: Duration =
+    Duration::from_millis(TAU_OF_PROCESSES.0).saturating_add(Duration::from_secs(15));
 
 /// A request that is under way, and whether the policy allows it.
 struct Shot {
@@ -61,11 +69,15 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<NetworkReport, DemoError>
         "the hostile network flipped, lost, repeated and reordered bytes",
         counts.every_kind() && counts.harm() > before.harm(),
     );
-    let (mut signed, mut denied, mut wrong) = (0_u32, 0_u32, 0_u32);
+    resume(session, quiet)?;
+    let same = boots == self::boots(session)?;
+    session.check("no process died and no node lost its place under a hostile network", same);
+    let (mut signed, mut expired, mut denied, mut wrong) = (0_u32, 0_u32, 0_u32, 0_u32);
     for Shot { prepared, ticket, allowed } in shots {
-        let answer = session.wait(&prepared, ticket)?;
+        let answer = settle(session, &prepared, ticket)?;
         match (allowed, session.record(&prepared, answer)?) {
             (true, Outcome::Signed(_)) => signed = signed.saturating_add(1),
+            (true, Outcome::Expired) => expired = expired.saturating_add(1),
             (false, Outcome::Denied(_)) => denied = denied.saturating_add(1),
             (allowed, outcome) => {
                 wrong = wrong.saturating_add(u32::from(!allowed && outcome.signed().is_some()));
@@ -74,13 +86,33 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<NetworkReport, DemoError>
         }
     }
     session.say(format!(
-        "asked for meanwhile: {signed} of {ROUNDS} allowed payments signed in the end, once each; \
-         {denied} of {ROUNDS} others denied"
+        "asked for meanwhile: {signed} of {ROUNDS} allowed payments signed in the end, once each, \
+         {expired} expired unsigned; {denied} of {ROUNDS} others denied"
     ));
     session.check("under a hostile network nothing is signed that is not allowed", wrong == 0);
     session.check("what was asked for under a hostile network is answered in the end", {
-        signed == ROUNDS && denied == ROUNDS
+        signed.saturating_add(expired) == ROUNDS && denied == ROUNDS
     });
+    Ok(NetworkReport { seed: seed.to_string(), counts, expired })
+}
+
+/// Waits for what came of a request, as long as it can still be signed and a little longer.
+fn settle(
+    session: &mut Session<'_>,
+    prepared: &Prepared,
+    ticket: Ticket,
+) -> Result<Answer, DemoError> {
+    let since = Instant::now();
+    let mut answer = session.wait(prepared, ticket)?;
+    while matches!(answer, Answer::Busy { .. }) && since.elapsed() < SETTLED_WITHIN {
+        session.progress("waits for what was asked for meanwhile");
+        answer = session.again(prepared)?;
+    }
+    Ok(answer)
+}
+
+/// Waits until all nodes hear one another, and has a payment signed, which must work at once.
+fn resume(session: &mut Session<'_>, quiet: Instant) -> Result<(), DemoError> {
     for node in session.running().to_vec() {
         let others = session.running().len().saturating_sub(1);
         wait_for(session, node, "hears every other node again", |health| {
@@ -88,8 +120,6 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<NetworkReport, DemoError>
         })?;
     }
     faults(session)?.check_processes()?;
-    let same = boots == self::boots(session)?;
-    session.check("no process died and no node lost its place under a hostile network", same);
     let [merchant, ..] = MERCHANTS;
     let payment = Transaction::usdt_transfer(session.next_nonce(PAYOUT), merchant, cents(1_000));
     let (_, outcome) = session.ask(Ask::new(Who::Settlement, PAYOUT, payment.payload()))?;
@@ -100,7 +130,7 @@ pub(crate) fn run(session: &mut Session<'_>) -> Result<NetworkReport, DemoError>
         resumed.as_secs(),
         resumed.subsec_millis() / 100
     ));
-    Ok(NetworkReport { seed: seed.to_string(), counts })
+    Ok(())
 }
 
 /// Asks for what is allowed and for what is not, at all nodes in turn, spread over the time.
