@@ -12,6 +12,7 @@ use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
 use casemate_proto::manifest::Manifest;
 use casemate_proto::{BootId, Hash32, Millis, NodeName};
+use casemate_replication::Timing;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -48,6 +49,8 @@ pub(crate) type Refusal = String;
 /// What several phases need.
 pub(crate) struct Common {
     pub(crate) platform: Arc<Platform>,
+    /// Replication's times, for the distances that the parent tells of.
+    pub(crate) raft: Timing,
     policy: watch::Sender<Option<Arc<LinkPolicy>>>,
     pub(crate) links: Links,
 }
@@ -183,7 +186,12 @@ impl Core {
         policy: watch::Sender<Option<Arc<LinkPolicy>>>,
     ) -> Self {
         Self {
-            common: Common { platform, policy, links: Links::default() },
+            common: Common {
+                raft: platform.settings.raft,
+                platform,
+                policy,
+                links: Links::default(),
+            },
             control: None,
             configuration: None,
             outbox: Outbox::default(),
@@ -343,6 +351,9 @@ impl Core {
         let mut node = self.common.platform.settings.node;
         if let Some(stock) = configuration.triple_stock {
             node.triple_stock = usize::try_from(stock.min(64)).unwrap_or(64);
+        }
+        if let Some(ms) = configuration.round_trip_ms {
+            self.common.raft = Timing::for_round_trip(Millis(ms));
         }
         self.phase = match &configuration.genesis {
             None => {

@@ -102,7 +102,7 @@ impl Member {
             genesis: record,
             me,
             node: boot.node.clone(),
-            config: Config { timing: platform.settings.raft, ..Config::new(delta) },
+            config: Config { timing: common.raft, ..Config::new(delta) },
             clock: Arc::clone(&platform.clock),
             out: replication_in,
             applied: node.applied.clone(),

@@ -38,7 +38,7 @@ impl core::fmt::Debug for Platform {
 pub struct Settings {
     /// The node's.
     pub node: NodeConfig,
-    /// Replication's heartbeats and elections.
+    /// Replication's heartbeats and elections, where the parent says nothing of distances.
     pub raft: Timing,
     /// How often the node is told that time passes.
     pub tick: Duration,
@@ -52,7 +52,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             node: NodeConfig::default(),
-            raft: Timing::near(),
+            raft: Timing::far(),
             tick: Duration::from_millis(50),
             status: Duration::from_secs(1),
             handshake: Duration::from_secs(10),

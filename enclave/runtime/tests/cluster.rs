@@ -148,8 +148,13 @@ impl Bench {
             // it ends when its task is stopped
             let _ = serve(door, platform).await;
         }));
-        let configuration =
-            Configuration { node: node.name.clone(), manifest, genesis, triple_stock: Some(0) };
+        let configuration = Configuration {
+            node: node.name.clone(),
+            manifest,
+            genesis,
+            triple_stock: Some(0),
+            round_trip_ms: Some(75),
+        };
         let (ask, asked) = tokio::sync::mpsc::unbounded_channel();
         ask.send(ToEnclave::Configure(configuration)).unwrap();
         node.ask = Some(ask);
@@ -358,7 +363,8 @@ async fn configuration_of_no_node_of_the_roster_is_refused_and_another_is_taken(
     assert_eq!(refused(&bench).unwrap(), "the manifest has no node `nobody`");
     let manifest = casemate_proto::cbor::encode(&bench.manifest);
     let node = NodeName::new(REGIONS[0]).unwrap();
-    let configuration = Configuration { node, manifest, genesis: None, triple_stock: None };
+    let configuration =
+        Configuration { node, manifest, genesis: None, triple_stock: None, round_trip_ms: None };
     bench.nodes[0].ask.as_ref().unwrap().send(ToEnclave::Configure(configuration)).unwrap();
     let at_birth = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Birth);
     bench.until("at its birth", at_birth).await;

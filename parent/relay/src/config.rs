@@ -8,6 +8,7 @@
 //! http = "127.0.0.1:8080"         # where the API listens
 //! relay = "0.0.0.0:7000"          # where other parents connect
 //! triple_stock = 8                # optional: pairs of triples to keep for each set of signers
+//! round_trip_ms = 250             # optional: the longest round trip between any two nodes
 //!
 //! [peers.us-east-1]               # every other node of the manifest
 //! relay = "10.0.1.5:7000"
@@ -34,6 +35,9 @@ const MAX_CONFIG: u64 = 256 * 1024;
 /// Most pairs of triples that may be asked for.
 const MAX_TRIPLE_STOCK: u64 = 10_000;
 
+/// The longest round trip that may be said to lie between two nodes.
+const MAX_ROUND_TRIP_MS: u64 = 2_000;
+
 /// What a parent is told at its start, checked as far as it can be before anything runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -53,6 +57,8 @@ pub struct Config {
     pub peers: BTreeMap<NodeName, Peer>,
     /// Pairs of triples to keep in stock for each set of signers.
     pub triple_stock: Option<u64>,
+    /// The longest round trip between any two nodes, in milliseconds; the same at every node.
+    pub round_trip_ms: Option<u64>,
     /// What bounds everything.
     pub limits: Limits,
 }
@@ -188,6 +194,7 @@ struct WireConfig {
     #[serde(default)]
     peers: BTreeMap<String, WirePeer>,
     triple_stock: Option<u64>,
+    round_trip_ms: Option<u64>,
     #[serde(default)]
     limits: WireLimits,
 }
@@ -278,6 +285,10 @@ impl Fields<'_> {
             let reason = format!("more than {MAX_TRIPLE_STOCK} pairs");
             return Err(self.wrong("triple_stock", reason));
         }
+        if wire.round_trip_ms.is_some_and(|ms| ms == 0 || ms > MAX_ROUND_TRIP_MS) {
+            let reason = format!("not 1 to {MAX_ROUND_TRIP_MS} ms");
+            return Err(self.wrong("round_trip_ms", reason));
+        }
         Ok(Config {
             peers: self.peers(&node, &manifest, wire.peers)?,
             node,
@@ -287,6 +298,7 @@ impl Fields<'_> {
             http: self.socket("http", &wire.http)?,
             relay: self.socket("relay", &wire.relay)?,
             triple_stock: stock,
+            round_trip_ms: wire.round_trip_ms,
             limits: self.limits(&wire.limits)?,
         })
     }

@@ -75,6 +75,7 @@ impl Parent {
             node: config.node.clone(),
             manifest: config.manifest.clone(),
             triple_stock: config.triple_stock,
+            round_trip_ms: config.round_trip_ms,
             genesis,
             folder,
             store: store.clone(),

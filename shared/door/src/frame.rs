@@ -52,6 +52,10 @@ pub struct Configuration {
     /// Pairs of triples to keep in stock for each set of signers; left out: the default.
     #[n(3)]
     pub triple_stock: Option<u64>,
+    /// The longest round trip between any two nodes, in milliseconds: replication's times follow from
+    /// it. Left out: what suits regions on several continents.
+    #[n(4)]
+    pub round_trip_ms: Option<u64>,
 }
 
 /// From the parent.

@@ -117,6 +117,8 @@ pub struct Parts {
     pub manifest: casemate_proto::manifest::Manifest,
     /// Pairs of triples to keep.
     pub triple_stock: Option<u64>,
+    /// The longest round trip between any two nodes, in milliseconds.
+    pub round_trip_ms: Option<u64>,
     /// The genesis, where it is known.
     pub genesis: Option<Genesis>,
     /// Where the genesis goes.
@@ -148,6 +150,7 @@ impl Enclave {
                 manifest: cbor::encode(&parts.manifest),
                 genesis: None,
                 triple_stock: parts.triple_stock,
+                round_trip_ms: parts.round_trip_ms,
             },
             manifest: parts.manifest,
             folder: parts.folder,

@@ -17,6 +17,7 @@ async fn enclave_is_configured_and_given_the_genesis_once_it_is_known() {
     assert_eq!(control.configuration.node, name("a"));
     assert_eq!(control.configuration.manifest, cbor::encode(&manifest()));
     assert_eq!(control.configuration.triple_stock, Some(4));
+    assert_eq!(control.configuration.round_trip_ms, Some(20));
     assert_eq!(control.configuration.genesis, None);
     assert_eq!(parent.get("/v1/genesis").await.status, 503);
 

@@ -66,7 +66,7 @@ fn wrong_usage_and_configuration_are_told_in_one_line_with_status_2() {
         ),
         (
             vec![("node", "nod = \"a\"")],
-            "`/parent.toml`, line 1: unknown field `nod`, expected one of `node`, `manifest`, `folder`, `enclave`, `http`, `relay`, `peers`, `triple_stock`, `limits`",
+            "`/parent.toml`, line 1: unknown field `nod`, expected one of `node`, `manifest`, `folder`, `enclave`, `http`, `relay`, `peers`, `triple_stock`, `round_trip_ms`, `limits`",
         ),
         (vec![("node", "")], "`/parent.toml`, line 1: missing field `node`"),
         (

@@ -244,6 +244,7 @@ pub fn config(folder: &Path) -> Config {
         relay: anywhere,
         peers: BTreeMap::from([(name("b"), nowhere()), (name("c"), nowhere())]),
         triple_stock: Some(4),
+        round_trip_ms: Some(20),
         limits: Limits::default(),
     }
 }

@@ -22,6 +22,9 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// Pairs of triples that a parent asks its enclave to keep. What is left of a stock when a demo ends was
 /// made for nothing.
 pub const TRIPLE_STOCK: u64 = 2;
+/// How far nodes are from each other, as their parents say: on one machine, or as far as a benchmark lets
+/// them seem.
+const ROUND_TRIP_MS: u64 = 75;
 
 /// The processes of a cluster. They end when this is dropped, unless they are let go.
 #[derive(Debug)]
@@ -266,7 +269,7 @@ fn parent_config(plan: &Plan, node: &PlannedNode) -> String {
         "# of node {name}, as `casemate-dev up` wrote it\n\
          node = \"{name}\"\nmanifest = \"../manifest.cbor\"\nfolder = \"data\"\n\
          enclave = \"unix:enclave.sock\"\nhttp = \"{http}\"\nrelay = \"{relay}\"\n\
-         triple_stock = {TRIPLE_STOCK}\n",
+         triple_stock = {TRIPLE_STOCK}\nround_trip_ms = {ROUND_TRIP_MS}\n",
         name = node.name,
         http = node.http,
         relay = node.relay,
