@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use casemate_ledger::State;
 use casemate_proto::ids::Hash32;
+use casemate_proto::manifest::Measurement;
 use casemate_proto::{BootId, NodeName};
 
 /// How many of the newest roots a view carries. Entries are handed to the node in smaller lots, so
@@ -24,6 +25,8 @@ pub struct AppliedView {
     pub boots: Arc<BTreeMap<NodeName, BootId>>,
     /// Boots that were current once and never will be again.
     pub retired: Arc<BTreeSet<BootId>>,
+    /// The images that are accepted now.
+    pub images: Arc<BTreeSet<Measurement>>,
     /// The version of `apply`.
     pub version: u64,
 }
@@ -32,7 +35,8 @@ impl AppliedView {
     /// The view of a state.
     #[must_use]
     pub fn of(state: &State) -> Self {
-        Self::build(state, Arc::new(state.current_boots()), Arc::new(state.retired_boots().clone()))
+        let boots = (Arc::new(state.current_boots()), Arc::new(state.retired_boots().clone()));
+        Self::build(state, boots, Arc::new(state.images().clone()))
     }
 
     /// The view of the same node's state some entries later; shares with this one what is the same.
@@ -40,16 +44,17 @@ impl AppliedView {
     pub fn next(&self, state: &State) -> Self {
         // an admission is the only thing that changes either, and it changes both
         let retired = state.retired_boots();
-        if retired.len() == self.retired.len() {
-            return Self::build(state, Arc::clone(&self.boots), Arc::clone(&self.retired));
+        if retired.len() != self.retired.len() || *state.images() != *self.images {
+            return Self::of(state);
         }
-        Self::of(state)
+        let boots = (Arc::clone(&self.boots), Arc::clone(&self.retired));
+        Self::build(state, boots, Arc::clone(&self.images))
     }
 
     fn build(
         state: &State,
-        boots: Arc<BTreeMap<NodeName, BootId>>,
-        retired: Arc<BTreeSet<BootId>>,
+        (boots, retired): (Arc<BTreeMap<NodeName, BootId>>, Arc<BTreeSet<BootId>>),
+        images: Arc<BTreeSet<Measurement>>,
     ) -> Self {
         Self {
             size: state.size(),
@@ -57,6 +62,7 @@ impl AppliedView {
             recent: state.recent_roots(RECENT_ROOTS).collect(),
             boots,
             retired,
+            images,
             version: state.version(),
         }
     }

@@ -1,5 +1,7 @@
 //! The birth, from this boot's side: see [`casemate_replication::genesis`].
 
+use std::sync::Arc;
+
 use casemate_channel::{Expected, LocalIdentity};
 use casemate_nsm::Wanted;
 use casemate_proto::NodeName;
@@ -51,9 +53,13 @@ pub(crate) fn evidence(
 }
 
 /// Who this boot is to its peers.
-pub(crate) fn identity(secret: &BootSecret, record: &BootRecord) -> Result<LocalIdentity, Refusal> {
+pub(crate) fn identity(
+    secret: &BootSecret,
+    record: &BootRecord,
+) -> Result<Arc<LocalIdentity>, Refusal> {
     let bare = BootRecord { evidence: Vec::new(), ..record.clone() };
-    LocalIdentity::new(bare, secret.channel_secret().clone()).map_err(|error| error.to_string())
+    let identity = LocalIdentity::new(bare, secret.channel_secret().clone());
+    identity.map(Arc::new).map_err(|error| error.to_string())
 }
 
 impl Birth {

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use casemate_channel::Expected;
 use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
-use casemate_proto::manifest::Manifest;
+use casemate_proto::manifest::{Manifest, Measurement};
 use casemate_proto::{BootId, Hash32, Millis, NodeName};
 use casemate_replication::Timing;
 use tokio::sync::{mpsc, watch};
@@ -59,6 +60,18 @@ impl Common {
     /// From here on links go by this.
     pub(crate) fn set_policy(&self, policy: LinkPolicy) {
         self.policy.send_replace(Some(Arc::new(policy)));
+    }
+
+    /// From here on the images of members are these.
+    pub(crate) fn set_images(&self, images: &BTreeSet<Measurement>) {
+        self.policy.send_if_modified(|policy| match policy.as_deref() {
+            Some(now) if now.expected.images != *images => {
+                let expected = Expected { images: images.clone(), ..now.expected.clone() };
+                *policy = Some(Arc::new(LinkPolicy { expected, ..now.clone() }));
+                true
+            }
+            _ => false,
+        });
     }
 
     /// Whether a link was made as the boot that this enclave is now: one that began anew is another.

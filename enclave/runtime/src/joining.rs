@@ -1,11 +1,13 @@
 //! Admission, from the new boot's side: see [`casemate_replication::join`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use casemate_attestation_verify as attestation;
 use casemate_channel::Expected;
 use casemate_ledger::State;
-use casemate_proto::manifest::{BootRecord, GenesisRecord, MAX_GENESIS, Manifest};
-use casemate_proto::{Hash32, Incarnation, NodeName};
+use casemate_proto::manifest::{BootRecord, GenesisRecord, MAX_GENESIS, Manifest, Measurement};
+use casemate_proto::{Hash32, Incarnation, NodeName, UnixMillis};
 use casemate_replication::StartAt;
 use casemate_replication::join::{JoinRun, Joined, Outgoing};
 use casemate_signer::{BootSecret, Node, NodeConfig};
@@ -51,7 +53,7 @@ impl Joining {
         }
         let id = genesis.id();
         let (secret, record) = boot(node, &Hash32::new(*id.as_bytes()), common)?;
-        let images = manifest.measurements.iter().cloned().collect();
+        let images = images(manifest, &record, common.platform.clock.now())?;
         common.set_policy(LinkPolicy {
             identity: identity(&secret, &record)?,
             expected: Expected::in_cluster(manifest.clone(), images, &id, Incarnation::default()),
@@ -159,6 +161,34 @@ impl Joining {
         };
         Member::start(beginning, common).await.map(Some)
     }
+}
+
+/// The images that peers may run as far as a boot can know that has no ledger yet: those of the
+/// manifest, and its own, which governance may have accepted since. What peers of them say is believed
+/// only where t say the same, and a share comes only from those that the ledger names.
+fn images(
+    manifest: &Manifest,
+    record: &BootRecord,
+    now: UnixMillis,
+) -> Result<BTreeSet<Measurement>, Refusal> {
+    let root = attestation::TrustRoot::from_fingerprint(*manifest.trust_root.as_bytes());
+    let at = attestation::At::Now {
+        now: attestation::UnixMillis::new(now.0),
+        freshness: attestation::Freshness {
+            max_age_ms: None,
+            future_tolerance_ms: manifest.limits.delta.0,
+        },
+    };
+    let any = attestation::Expectations::dangerous_any_measurement();
+    let own = attestation::verify(&record.evidence, &root, &any, at)
+        .map_err(|error| format!("this enclave's own attestation: {error}"))?
+        .measurement();
+    let own = Measurement {
+        pcr0: *own.pcr0.as_bytes(),
+        pcr1: *own.pcr1.as_bytes(),
+        pcr2: *own.pcr2.as_bytes(),
+    };
+    Ok(manifest.measurements.iter().cloned().chain([own]).collect())
 }
 
 fn send(out: Vec<Outgoing>, common: &Common) {

@@ -34,9 +34,9 @@ const QUEUE: usize = 1_024;
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Who this boot is to its peers, and whom it takes for one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LinkPolicy {
-    pub(crate) identity: LocalIdentity,
+    pub(crate) identity: Arc<LocalIdentity>,
     /// What this boot goes by now.
     pub(crate) expected: Expected,
     /// What initial boots went by before their genesis had an id. A peer that did not hear the last

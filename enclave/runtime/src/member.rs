@@ -265,6 +265,7 @@ impl Member {
     /// Tells everybody of the links that came up before this boot was a member, and the node of those
     /// that did not: it begins nothing with a peer before it is linked with it.
     pub(crate) async fn begin(&mut self, common: &mut Common) {
+        common.set_images(&self.node.applied.borrow().images);
         for (node, boot) in self.boots.iter() {
             if *node != self.boot.node && common.links.to(boot, &self.scope()).is_none() {
                 self.node.must(Event::Link { node: node.clone(), up: false }).await;
@@ -388,6 +389,8 @@ impl Member {
     /// Entries were applied: who was admitted is linked, who was retired is cut off.
     pub(crate) async fn applied(&mut self, common: &mut Common) {
         let view = self.node.applied.borrow_and_update().clone();
+        // for links to come: an image is retired only when no current boot runs it any more
+        common.set_images(&view.images);
         if view.boots == self.boots {
             return;
         }

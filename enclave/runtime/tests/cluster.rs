@@ -68,13 +68,22 @@ struct Bench {
     manifest: Manifest,
     nodes: Vec<NodeUnderTest>,
     links: Vec<JoinHandle<()>>,
+    /// What each node starts with.
+    images: [[[u8; 48]; 3]; 3],
     /// Whether the last two nodes are not joined again where their link ends.
     hold: tokio::sync::watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
 
-fn spec(at: usize) -> EnclaveSpec {
-    EnclaveSpec::numbered(u32::try_from(at).unwrap(), REGIONS[at], IMAGE)
+/// The image that comes after it.
+const NEXT_IMAGE: [[u8; 48]; 3] = [[4; 48], [5; 48], [3; 48]];
+
+fn spec(at: usize, image: [[u8; 48]; 3]) -> EnclaveSpec {
+    EnclaveSpec::numbered(u32::try_from(at).unwrap(), REGIONS[at], image)
+}
+
+fn measured(image: [[u8; 48]; 3]) -> Measurement {
+    Measurement { pcr0: image[0], pcr1: image[1], pcr2: image[2] }
 }
 
 impl Bench {
@@ -84,7 +93,7 @@ impl Bench {
             .map(|at| NodeSpec {
                 name: NodeName::new(REGIONS[at]).unwrap(),
                 region: REGIONS[at].to_owned(),
-                pcr3: spec(at).pcrs()[3].1,
+                pcr3: spec(at, IMAGE).pcrs()[3].1,
             })
             .collect();
         let (_, governor) = governor();
@@ -93,7 +102,7 @@ impl Bench {
             name: "runtime".to_owned(),
             threshold: 2,
             nodes,
-            measurements: vec![Measurement { pcr0: IMAGE[0], pcr1: IMAGE[1], pcr2: IMAGE[2] }],
+            measurements: vec![measured(IMAGE)],
             governance: Governance {
                 quorum: 1,
                 keys: vec![governor],
@@ -119,7 +128,7 @@ impl Bench {
             })
             .collect();
         let (hold, _) = tokio::sync::watch::channel(false);
-        Self { host, manifest, nodes, links: Vec::new(), hold, _folder: folder }
+        Self { host, manifest, nodes, links: Vec::new(), images: [IMAGE; 3], hold, _folder: folder }
     }
 
     fn platform(&self, at: usize) -> Platform {
@@ -128,7 +137,7 @@ impl Bench {
             u64::try_from(now.as_millis()).unwrap()
         };
         Platform {
-            attest: Arc::new(self.host.start(spec(at)).with_clock(clock)),
+            attest: Arc::new(self.host.start(spec(at, self.images[at])).with_clock(clock)),
             clock: Arc::new(SystemClock),
             entropy: Box::new(|| Ok(Box::new(OsRng))),
             settings: Settings { status: Duration::from_millis(100), ..Settings::default() },
@@ -189,12 +198,17 @@ impl Bench {
 
     /// Has changes made through a node, each on top of the one before, beginning with the first of all.
     async fn govern(&self, at: usize, changes: Vec<Change>) {
+        self.govern_after(at, None, changes).await;
+    }
+
+    /// The same after another change. The last one's id.
+    async fn govern_after(&self, at: usize, after: Option<Hash32>, changes: Vec<Change>) -> Hash32 {
         let record = self.nodes[at].known.lock().unwrap().genesis.clone().unwrap();
         let record: GenesisRecord = casemate_proto::cbor::decode(&record, MAX_FRAME).unwrap();
         let (key, public) = governor();
         let genesis = record.id();
-        let mut predecessor = Hash32::new(*genesis.as_bytes());
-        for (before, change) in (0..).zip(changes) {
+        let mut predecessor = after.unwrap_or(Hash32::new(*genesis.as_bytes()));
+        for (before, change) in (self.count(at, "answers_accepted")..).zip(changes) {
             let expires = UnixMillis(self.status(at).unwrap().now.0 + 600_000);
             let incarnation = Incarnation(0);
             let envelope = ChangeEnvelope { genesis, incarnation, predecessor, expires, change };
@@ -207,6 +221,7 @@ impl Bench {
             self.nodes[at].ask.as_ref().unwrap().send(submit).unwrap();
             self.until("changed", |bench| bench.count(at, "answers_accepted") > before).await;
         }
+        predecessor
     }
 
     fn count(&self, at: usize, name: &str) -> u64 {
@@ -314,6 +329,48 @@ async fn i7_three_boots_are_born_into_one_genesis_and_a_restarted_one_is_admitte
     // the restarted one and one that never was stopped are a majority
     bench.stop(0).await;
     bench.until("two members", |bench| bench.are_members(&[1, 2])).await;
+    bench.start(0);
+    bench.until("all back", |bench| bench.are_members(&[0, 1, 2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_nodes_are_rolled_to_another_image_once_governance_has_accepted_it_and_not_before() {
+    let mut bench = Bench::new();
+    bench.link();
+    (0..3).for_each(|at| bench.start(at));
+    bench.until("members", |bench| bench.are_members(&[0, 1, 2])).await;
+    let head = bench.govern_after(0, None, vec![Change::ConfirmGenesis]).await;
+
+    bench.images[2] = NEXT_IMAGE;
+    bench.stop(2).await;
+    bench.start(2);
+    bench.until("going on", |bench| bench.are_members(&[0, 1])).await;
+    sleep(Duration::from_secs(4)).await;
+    let status = bench.status(2).unwrap();
+    assert_eq!((status.phase, status.linked.len()), (Phase::Joining, 0), "nobody accepted it");
+
+    let accept = Change::AcceptImage { measurement: measured(NEXT_IMAGE) };
+    let head = bench.govern_after(0, Some(head), vec![accept]).await;
+    bench.until("the first is rolled", |bench| bench.are_members(&[0, 1, 2])).await;
+    for at in [1, 0] {
+        bench.images[at] = NEXT_IMAGE;
+        bench.stop(at).await;
+        bench.start(at);
+        bench.until("the next is rolled", |bench| bench.are_members(&[0, 1, 2])).await;
+    }
+
+    // what is retired does not come back, and what all run now still does
+    let retire = Change::RetireImage { measurement: measured(IMAGE) };
+    bench.govern_after(2, Some(head), vec![retire]).await;
+    bench.images[0] = IMAGE;
+    bench.stop(0).await;
+    bench.start(0);
+    bench.until("going on", |bench| bench.are_members(&[1, 2])).await;
+    sleep(Duration::from_secs(4)).await;
+    let status = bench.status(0).unwrap();
+    assert_eq!((status.phase, status.linked.len()), (Phase::Joining, 0), "it was retired");
+    bench.images[0] = NEXT_IMAGE;
+    bench.stop(0).await;
     bench.start(0);
     bench.until("all back", |bench| bench.are_members(&[0, 1, 2])).await;
 }

@@ -207,10 +207,12 @@ impl Node {
         Some(transaction.raw_signed(&signature))
     }
 
-    /// Who has waited too long is told so; what has not committed is proposed again.
+    /// Who has waited too long is told so; what has not committed is proposed again; where the ledger's
+    /// time must go on, that is.
     pub(crate) fn drive_requests(&mut self, now: UnixMillis) {
         let state = &self.state;
-        let mut wants_time = false;
+        // in a quiet cluster nothing else would put a change in force whose delay is over
+        let mut wants_time = state.due_changes(now).next().is_some();
         let mut over = Vec::new();
         for (key, waiting) in self.requests.waiting.iter().filter(|(_, w)| w.applied) {
             match state.request(&waiting.credential, &waiting.request_id).map(|r| &r.status) {

@@ -278,15 +278,21 @@ fn check_room(waiting: usize) -> Result<(), Denial> {
     Ok(())
 }
 
+impl State {
+    /// The waiting changes whose delay is over at a time: the next entry puts them in force.
+    pub fn due_changes(&self, now: UnixMillis) -> impl Iterator<Item = Hash32> + '_ {
+        let delay = self.manifest.governance.loosening_delay;
+        let due = move |seen: UnixMillis| now >= seen.saturating_add(delay);
+        self.changes
+            .iter()
+            .filter(move |(_, change)| change.seen_at.is_some_and(due))
+            .map(|(id, _)| *id)
+    }
+}
+
 /// Puts in force what has waited long enough. Run at the start of every entry.
 pub(crate) fn activate_due(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
-    let delay = state.manifest.governance.loosening_delay;
-    let due: Vec<Hash32> = state
-        .changes
-        .iter()
-        .filter(|(_, change)| change.seen_at.is_some_and(|seen| now >= seen.saturating_add(delay)))
-        .map(|(id, _)| *id)
-        .collect();
+    let due: Vec<Hash32> = state.due_changes(now).collect();
     for id in due {
         let Some(change) = state.changes.remove(&id) else { continue };
         match &change.envelope.change {

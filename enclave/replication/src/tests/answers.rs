@@ -58,6 +58,7 @@ async fn desk() -> Desk {
         recent: Vec::new(),
         boots: Arc::default(),
         retired: Arc::default(),
+        images: Arc::default(),
         version: 1,
     };
     let (sender, out) = mpsc::channel(64);
