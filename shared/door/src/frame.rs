@@ -59,7 +59,6 @@ pub struct Configuration {
 }
 
 /// From the parent.
-#[expect(clippy::large_enum_variant, reason = "a frame is decoded, taken apart and gone")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ToEnclave {
     /// Once, first. Repeated after the parent restarts, when it must be the same.
