@@ -44,6 +44,9 @@ pub enum ProposalRefused {
     /// Nobody proposes a genesis: the first leader appends it.
     #[error("a genesis is not proposed")]
     Genesis,
+    /// Nor a recovery: the boots that it names apply it before there is anything to replicate.
+    #[error("a recovery is not proposed")]
+    Recovery,
     /// Too much is on its way already.
     #[error("too many proposals wait")]
     Busy,
@@ -58,6 +61,9 @@ fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, Pro
     if matches!(body, EntryBody::Genesis { .. }) {
         return Err(ProposalRefused::Genesis);
     }
+    if matches!(body, EntryBody::Recover { .. }) {
+        return Err(ProposalRefused::Recovery);
+    }
     // the stamp is not known yet: the largest has the longest encoding
     let entry = Entry { at: UnixMillis(u64::MAX), body: body.clone() };
     let size = entry.encode().len();
@@ -67,7 +73,9 @@ fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, Pro
     body.expects(attachment)?;
     let beside = match attachment {
         None => 0,
-        Some(Attachment::Genesis(bytes) | Attachment::Policy(bytes)) => bytes.len(),
+        Some(
+            Attachment::Genesis(bytes) | Attachment::Policy(bytes) | Attachment::Recovery(bytes),
+        ) => bytes.len(),
     };
     Ok(size.saturating_add(beside))
 }

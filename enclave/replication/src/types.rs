@@ -87,7 +87,11 @@ impl Payload {
     pub(crate) fn new(entry: Entry, attachment: Option<Attachment>) -> Self {
         let beside = match &attachment {
             None => 0,
-            Some(Attachment::Genesis(bytes) | Attachment::Policy(bytes)) => bytes.len(),
+            Some(
+                Attachment::Genesis(bytes)
+                | Attachment::Policy(bytes)
+                | Attachment::Recovery(bytes),
+            ) => bytes.len(),
         };
         // the heads of the CBOR items around the two are a few bytes
         let size = entry.encode().len().saturating_add(beside).saturating_add(32);

@@ -323,6 +323,8 @@ impl Content {
                         None => true,
                         Some(Attachment::Policy(bytes)) => bytes.len() <= MAX_POLICY,
                         Some(Attachment::Genesis(bytes)) => bytes.len() <= MAX_GENESIS,
+                        // what begins an incarnation is in nobody's log
+                        Some(Attachment::Recovery(_)) => false,
                     }
             }
             Self::Membership(membership) => membership.is_well_formed(),

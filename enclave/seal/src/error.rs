@@ -14,8 +14,8 @@ pub enum SealError {
         /// How many there are.
         governors: usize,
     },
-    /// Two shares of one key and epoch.
-    #[error("two shares of key `{name}`, epoch {epoch}")]
+    /// Two shares of one run.
+    #[error("two shares of key `{name}`, epoch {epoch}, of one run")]
     Twice {
         /// Which key.
         name: KeyName,

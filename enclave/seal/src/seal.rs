@@ -63,7 +63,7 @@ pub fn seal(
     }
     shares.sort_by(|a, b| a.key.cmp(&b.key));
     for (share, next) in shares.iter().zip(shares.iter().skip(1)) {
-        if (&share.key.name, share.key.epoch) == (&next.key.name, next.key.epoch) {
+        if share.key == next.key {
             return Err(SealError::Twice { name: share.key.name.clone(), epoch: share.key.epoch });
         }
     }

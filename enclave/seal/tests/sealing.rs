@@ -360,7 +360,7 @@ fn a_cluster_without_recovery_keys_and_shares_beyond_the_cap_are_not_sealed() {
         SealError::TooLarge { .. }
     ));
     assert!(matches!(
-        attempt(&manifest, vec![share("hot", 0, 1, 10), share("hot", 0, 2, 10)]),
+        attempt(&manifest, vec![share("hot", 0, 1, 10), share("hot", 0, 1, 10)]),
         SealError::Twice { .. }
     ));
 }

@@ -19,6 +19,11 @@ impl<T: RngCore + CryptoRng + Send> Entropy for T {}
 #[error("the message is not an echo of a genesis")]
 pub struct NotAnEcho;
 
+/// Something else was to be signed as an offer for a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is not an offer for a recovery")]
+pub struct NotAnOffer;
+
 /// The keys of one boot. They live in its memory and end with it: a restart is another boot.
 pub struct BootSecret {
     /// Zeroises itself.
@@ -108,6 +113,18 @@ impl BootSecret {
             Ok(self.sign(message))
         } else {
             Err(NotAnEcho)
+        }
+    }
+
+    /// Signs the offer of this boot for a recovery, which binds its recovery key to it.
+    ///
+    /// # Errors
+    /// If the message does not begin with `casemate/recovery-offer/`.
+    pub fn sign_recovery_offer(&self, message: &[u8]) -> Result<[u8; 64], NotAnOffer> {
+        if message.starts_with(b"casemate/recovery-offer/") {
+            Ok(self.sign(message))
+        } else {
+            Err(NotAnOffer)
         }
     }
 

@@ -1,6 +1,7 @@
 //! Three nodes seen from inside: what only a test can bring about.
 
 mod links;
+mod recovery;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,13 +12,14 @@ use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{
     GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+    RecoveryKeys,
 };
 use casemate_proto::request::{Payload, SignRequest};
 use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{
     Algorithm, DerivationPath, KeyName, Millis, NodeName, PublicKey, RequestId, Scheme, UnixMillis,
 };
-use casemate_sim::{EnclaveSpec, SimHost};
+use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
 use casemate_threshold::context::Purpose;
 use casemate_threshold::{KeyEpoch, KeyRef, RunContext, RunRegistry, RunSpec};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -65,10 +67,24 @@ struct Trio {
     /// Messages of runs that nodes sent.
     run_messages: usize,
     requests: u8,
+    nsms: Vec<SimNsm>,
+    genesis: GenesisRecord,
 }
 
 impl Trio {
     fn up() -> Self {
+        let keys = [101, 102, 103].map(|seed| {
+            let bytes = zeroize::Zeroizing::new([seed; 32]);
+            casemate_recovery::RecoverySecretKey::from_bytes(bytes).unwrap().public()
+        });
+        Self::with_recovery(Some(RecoveryKeys { keys: keys.to_vec() }))
+    }
+
+    fn without_recovery() -> Self {
+        Self::with_recovery(None)
+    }
+
+    fn with_recovery(recovery: Option<RecoveryKeys>) -> Self {
         let now = UnixMillis(1_795_168_800_000);
         let host = SimHost::new().unwrap();
         let image = Measurement { pcr0: [1; 48], pcr1: [2; 48], pcr2: [3; 48] };
@@ -103,7 +119,7 @@ impl Trio {
             hardware: Hardware::OneProcess,
             trust_root: Hash32::new(sha256(host.root_der())),
             relying_party: None,
-            recovery: None,
+            recovery,
         };
         let scope = GenesisRecord::manifest_hash(&manifest);
         let secrets: Vec<BootSecret> =
@@ -137,6 +153,8 @@ impl Trio {
             lose: |_| false,
             run_messages: 0,
             requests: 0,
+            nsms: started.into_iter().map(|(_, nsm)| nsm).collect(),
+            genesis,
         };
         trio.work(100);
         trio.govern(Change::ConfirmGenesis, None);

@@ -23,6 +23,7 @@ mod checkpoints;
 mod key_tests;
 mod keygen;
 mod publish;
+mod recovery;
 mod replies;
 mod requests;
 mod roster;
@@ -41,8 +42,9 @@ pub use answer::{
     Answer, PendingAnswer, Query, Receipt, Reply, Signed, SignedDenial, SignedReply, Submission,
     Ticket,
 };
-pub use boot::{BootSecret, Entropy, NotAnEcho};
+pub use boot::{BootSecret, Entropy, NotAnEcho, NotAnOffer};
 pub use event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
 pub use node::Node;
 pub use peer::{PeerMessage, StartKey, StartTest};
+pub use recovery::{NotRecovered, RecoveryParts};
 pub use stats::Stats;

@@ -25,6 +25,7 @@ use crate::event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, No
 use crate::keygen::Keygen;
 use crate::peer::PeerMessage;
 use crate::publish::Publisher;
+use crate::recovery::Sealed;
 use crate::requests::Requests;
 use crate::roster::Roster;
 use crate::runs::{Runs, Slot};
@@ -72,6 +73,7 @@ pub struct Node {
     pub(crate) asks: Asks,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) publisher: Publisher,
+    pub(crate) sealed: Sealed,
     pub(crate) stats: Stats,
     /// When the submissions came that are not answered yet; for the statistics only.
     submitted: BTreeMap<Ticket, UnixMillis>,
@@ -147,11 +149,16 @@ impl Node {
         let (publisher, tree) = Publisher::from_tail(genesis, tail, &state)?;
         let mut node = Self::with_log(boot, name, (state, tree, publisher), config, entropy)?;
         node.find_jobs(node.state.time());
-        node.greet = node.roster.others().into_iter().collect();
+        node.greet_others();
         Ok(node)
     }
 
-    fn with_log(
+    /// Tells all others that this boot takes part, once they are linked.
+    pub(crate) fn greet_others(&mut self) {
+        self.greet = self.roster.others().into_iter().collect();
+    }
+
+    pub(crate) fn with_log(
         boot: BootSecret,
         name: &NodeName,
         (state, tree, publisher): (State, Tree, Publisher),
@@ -189,6 +196,7 @@ impl Node {
             asks: Asks::default(),
             checkpoints: Checkpoints::default(),
             publisher,
+            sealed: Sealed::default(),
             stats: Stats::default(),
             submitted: BTreeMap::new(),
             early_freezes: BTreeMap::new(),
@@ -365,7 +373,7 @@ impl Node {
         self.out.push(Output::Halt { reason });
     }
 
-    fn apply(&mut self, committed: &Committed, now: UnixMillis) {
+    pub(crate) fn apply(&mut self, committed: &Committed, now: UnixMillis) {
         let applied = match self.state.apply(committed) {
             Ok(applied) => applied,
             Err(error) => return self.halt(error.into()),

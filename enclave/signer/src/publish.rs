@@ -10,6 +10,7 @@ use casemate_audit::{Record, SignedNote, StoreWriter, Tail, Tree};
 use casemate_ledger::{Attachment, Committed, EntryBody, State};
 use casemate_proto::governance::Change;
 use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::recovery::{MAX_SIGNED_CERTIFICATE, SignedCertificate};
 use casemate_proto::{KeyName, UnixMillis};
 
 use crate::answer::Receipt;
@@ -58,6 +59,11 @@ impl Publisher {
             StoreWriter::from_tail(&genesis, tail, state.size(), state.root())?;
         let wrong = |reason| JoinError::TailContent { reason };
         for (name, bytes) in writer.attached() {
+            let certificate =
+                casemate_proto::cbor::decode::<SignedCertificate>(bytes, MAX_SIGNED_CERTIFICATE);
+            if certificate.is_ok_and(|signed| signed.certificate.id() == *name) {
+                continue;
+            }
             let policy = casemate_policy::Policy::from_canonical(bytes)
                 .map_err(|error| wrong(format!("policy {name}: {error}")))?;
             if policy.policy_hash() != *name {
@@ -116,6 +122,11 @@ impl Publisher {
             && let Change::SetPolicy { policy } = &signed.envelope.change
         {
             self.writer.attach(policy, canonical);
+        }
+        if let (EntryBody::Recover { certificate }, Some(Attachment::Recovery(signed))) =
+            (&committed.entry().body, committed.attachment())
+        {
+            self.writer.attach(certificate, signed);
         }
         self.keep_leaf(record);
         self.unpublished.push_back(record.clone());

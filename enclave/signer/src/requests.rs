@@ -356,7 +356,7 @@ impl Node {
         let size = casemate_proto::cbor::encode(&signed).len();
         let beside = match &attachment {
             Some(Attachment::Policy(bytes)) => bytes.len(),
-            Some(Attachment::Genesis(_)) => usize::MAX,
+            Some(Attachment::Genesis(_) | Attachment::Recovery(_)) => usize::MAX,
             None => 0,
         };
         let refuse = |reason| Denial::new(DenialCode::GovernanceRefused, reason);

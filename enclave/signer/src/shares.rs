@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use casemate_proto::ids::Hash32;
 use casemate_proto::{DerivationPath, Scheme, UnixMillis};
+use casemate_recovery::SealedKey;
+use casemate_seal::{OpenedShare, SealableShare};
 use casemate_threshold::context::Purpose;
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     Authorised, Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Claim, ConfirmError,
     EcdsaKeygenRun, EcdsaPublic, EcdsaSignRun, Ed25519KeygenRun, Ed25519Public, Ed25519RepairRun,
     Ed25519SignRun, KeyFacts, KeyRef, LiveBip340Key, LiveEcdsaKey, LiveEd25519Key, Misuse,
-    Participants, PartyId, PendingBip340Key, PendingEcdsaKey, PendingEd25519Key, Run as _,
-    RunError, Step, TestSignature, TripleRun, bip340_subject, ed25519_subject,
+    Participants, PartyId, PendingBip340Key, PendingEcdsaKey, PendingEd25519Key, RecoverError,
+    Recovered, Run as _, RunError, Step, TestSignature, TripleRun, bip340_subject, ed25519_subject,
 };
 use zeroize::Zeroizing;
 
@@ -174,6 +176,14 @@ impl AnyRun {
 }
 
 impl Pending {
+    /// This share, to be sealed.
+    pub(crate) fn to_sealable(&self) -> Option<SealableShare> {
+        each!(Pending, self, key => key.to_sealable())
+    }
+    /// What a blob says of it.
+    pub(crate) fn sealed_key(&self) -> SealedKey {
+        sealed_key(self.scheme(), self.facts())
+    }
     pub(crate) fn facts(&self) -> &KeyFacts {
         each!(Pending, self, key => key.facts())
     }
@@ -225,7 +235,37 @@ impl Pending {
     }
 }
 
+fn sealed_key(scheme: Scheme, facts: &KeyFacts) -> SealedKey {
+    SealedKey {
+        name: facts.key.name.clone(),
+        epoch: facts.key.epoch.0,
+        scheme,
+        transcript: facts.transcript,
+    }
+}
+
 impl Live {
+    /// The key of a share that a recovery opened.
+    pub(crate) fn recovered(share: OpenedShare, of: &Recovered<'_>) -> Result<Self, RecoverError> {
+        Ok(match share.key().scheme {
+            Scheme::EcdsaSecp256k1 => Self::Ecdsa(Box::new(LiveEcdsaKey::recovered(share, of)?)),
+            Scheme::Ed25519 => Self::Ed25519(Box::new(LiveEd25519Key::recovered(share, of)?)),
+            Scheme::Bip340Secp256k1 => Self::Bip340(Box::new(LiveBip340Key::recovered(share, of)?)),
+        })
+    }
+    /// This share, to be sealed.
+    pub(crate) fn to_sealable(&self) -> Option<SealableShare> {
+        each!(Live, self, key => key.to_sealable())
+    }
+    /// What a blob says of it.
+    pub(crate) fn sealed_key(&self) -> SealedKey {
+        let scheme = match self {
+            Self::Ecdsa(_) => Scheme::EcdsaSecp256k1,
+            Self::Ed25519(_) => Scheme::Ed25519,
+            Self::Bip340(_) => Scheme::Bip340Secp256k1,
+        };
+        sealed_key(scheme, self.facts())
+    }
     pub(crate) fn facts(&self) -> &KeyFacts {
         each!(Live, self, key => key.facts())
     }

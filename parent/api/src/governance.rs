@@ -68,7 +68,7 @@ impl GovernanceBody {
                 change: Some(Hex(cbor::encode(signed))),
                 policy: match attachment {
                     Some(Attachment::Policy(bytes)) => Some(Hex::from(bytes)),
-                    Some(Attachment::Genesis(_)) | None => None,
+                    Some(Attachment::Genesis(_) | Attachment::Recovery(_)) | None => None,
                 },
                 statement: None,
             }),

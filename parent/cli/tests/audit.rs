@@ -88,7 +88,7 @@ fn made(name: &str) -> Made {
         writer.append(&record).unwrap();
         tree.append(record.leaf_hash());
         if let Some(Attachment::Policy(bytes)) = attachment {
-            writer.attach(&Replayer::needs_policy(&record).unwrap(), bytes);
+            writer.attach(&Replayer::needs(&record).unwrap(), bytes);
         }
     }
     let note = cosigned(&kit);

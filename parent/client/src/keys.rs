@@ -13,7 +13,7 @@ use casemate_door::query::LiveKeyView;
 use casemate_ledger::payload::{self, ChildKey};
 use casemate_ledger::state::LiveKey;
 use casemate_ledger::{EntryBody, Verdict};
-use casemate_proto::{Denial, DerivationPath, KeyName, NodeName, Scheme};
+use casemate_proto::{Denial, DerivationPath, Hash32, KeyName, NodeName, Scheme};
 use casemate_tx::EvmAddress;
 
 use crate::error::ClientError;
@@ -171,9 +171,10 @@ fn pinned(view: &KeyView, live: &LiveKeyView) -> PinnedKey {
             chain_code: live.chain_code,
             epoch: live.epoch,
             index: live.index,
-            // which boots hold shares, and since when, is for the enclaves
+            // which boots hold shares, of which run and since when, is for the enclaves
             holders: BTreeMap::new(),
             is_fresh: true,
+            transcript: Hash32::new([0; 32]),
         },
         without_share: live.without_share.clone(),
     }

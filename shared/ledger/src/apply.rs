@@ -160,14 +160,33 @@ impl State {
         }
         let index = self.size();
         let previous_root = self.root();
+        let before = matches!(entry.body, EntryBody::Recover { .. })
+            .then(|| Self::snapshot_hash(&self.to_snapshot()));
         let now = entry.at.max(self.time);
         self.time = now;
         let mut step =
             Step { index, now, entry: entry.hash(), effects: Vec::new(), counters: Vec::new() };
-        crate::memory::forget_due(self, now);
-        crate::governance::activate_due(self, now, &mut step.effects);
-        crate::freeze::dead_man(self, now, &mut step.effects);
-        let verdict = self.decide(committed, &mut step);
+        let recovery = match (&entry.body, before) {
+            (EntryBody::Recover { certificate }, Some(before)) => Some((certificate, before)),
+            _ => None,
+        };
+        let verdict = if let Some((certificate, before)) = recovery {
+            // what was due in the former incarnation is due no more
+            let beside = committed.attachment();
+            crate::recovery::apply_recover(
+                self,
+                certificate,
+                beside,
+                before,
+                now,
+                &mut step.effects,
+            )
+        } else {
+            crate::memory::forget_due(self, now);
+            crate::governance::activate_due(self, now, &mut step.effects);
+            crate::freeze::dead_man(self, now, &mut step.effects);
+            self.decide(committed, &mut step)
+        };
         let record = Record::new(RecordFields {
             index,
             time: now,
@@ -218,6 +237,8 @@ impl State {
                 crate::admission::apply_admit(self, boot, now, &mut step.effects)
             }
             EntryBody::Tick => Verdict::accepted(),
+            // taken before what is due: see `apply`
+            EntryBody::Recover { .. } => refused("a recovery is no step of an incarnation"),
             EntryBody::RaiseVersion { to } => self.raise_version(*to, &mut step.effects),
         }
     }

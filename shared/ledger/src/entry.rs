@@ -4,6 +4,7 @@ use casemate_proto::governance::{NamedSignature, SignedChange, SignedStatement};
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::BootRecord;
+use casemate_proto::recovery::SignedCertificate;
 use casemate_proto::request::MAX_BODY;
 use casemate_proto::stamp::Stamp;
 use casemate_proto::webauthn::Assertion;
@@ -90,6 +91,13 @@ pub enum EntryBody {
         #[n(0)]
         id: casemate_proto::GenesisId,
     },
+    /// Another incarnation takes the ledger over. The certificate travels beside it.
+    #[n(10)]
+    Recover {
+        /// The certificate's id.
+        #[n(0)]
+        certificate: Hash32,
+    },
 }
 
 impl EntryBody {
@@ -107,6 +115,7 @@ impl EntryBody {
             Self::Tick => "tick",
             Self::RaiseVersion { .. } => "raise_version",
             Self::Genesis { .. } => "genesis",
+            Self::Recover { .. } => "recover",
         }
     }
 }
@@ -171,6 +180,9 @@ pub enum Attachment {
     /// A policy's canonical form, beside a change that sets it.
     #[n(1)]
     Policy(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// A signed recovery certificate's encoding, beside [`EntryBody::Recover`].
+    #[n(2)]
+    Recovery(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// Why what travels beside an entry does not belong to it.
@@ -221,7 +233,10 @@ impl EntryBody {
             (_, Some(_), Some(Attachment::Policy(bytes))) => {
                 (bytes.len(), casemate_proto::governance::MAX_POLICY)
             }
-            (Self::Genesis { .. }, ..) | (_, Some(_), _) => {
+            (Self::Recover { .. }, _, Some(Attachment::Recovery(bytes))) => {
+                (bytes.len(), casemate_proto::recovery::MAX_SIGNED_CERTIFICATE)
+            }
+            (Self::Genesis { .. } | Self::Recover { .. }, ..) | (_, Some(_), _) => {
                 return Err(AttachmentError::Missing { kind });
             }
             (_, None, Some(_)) => return Err(AttachmentError::Unwanted { kind }),
@@ -242,6 +257,11 @@ impl EntryBody {
                 let max = casemate_proto::manifest::MAX_GENESIS;
                 casemate_proto::cbor::decode::<casemate_proto::manifest::GenesisRecord>(bytes, max)
                     .is_ok_and(|record| record.id() == *id)
+            }
+            (Self::Recover { certificate }, _, Some(Attachment::Recovery(bytes))) => {
+                let max = casemate_proto::recovery::MAX_SIGNED_CERTIFICATE;
+                casemate_proto::cbor::decode::<SignedCertificate>(bytes, max)
+                    .is_ok_and(|signed| signed.certificate.id() == *certificate)
             }
             (_, Some(policy), Some(Attachment::Policy(bytes))) => {
                 casemate_policy::Policy::from_canonical(bytes)

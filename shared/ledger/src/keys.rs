@@ -152,6 +152,7 @@ pub(crate) fn apply_key_live(
             is_fresh: live.scheme == Scheme::EcdsaSecp256k1
                 || key.live.as_ref().is_none_or(|former| former.holders == holders),
             holders,
+            transcript: live.transcript,
         });
     }
     effects.push(Effect::KeyLive {

@@ -6,7 +6,7 @@
 //! [`Permit`], and a permit is the only way to a signature share (invariant I4).
 //!
 //! Rooms: [`entry`] what can be appended; [`state`] what is kept; [`apply`] one step;
-//! [`requests`] (with what is remembered of them), [`approvals`], [`governance`], [`freeze`], [`keys`], [`admission`] its parts;
+//! [`requests`] (with what is remembered of them), [`approvals`], [`governance`], [`freeze`], [`keys`], [`admission`], [`recovery`] its parts;
 //! [`permit`] what a step allows a node to do; [`payload`] bytes to digest and intent;
 //! [`replay`] the same steps for an auditor.
 
@@ -20,6 +20,7 @@ pub mod keys;
 mod memory;
 pub mod payload;
 pub mod permit;
+pub mod recovery;
 pub mod replay;
 pub mod requests;
 mod signatures;

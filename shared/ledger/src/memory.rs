@@ -52,15 +52,20 @@ pub(crate) fn forget_due(state: &mut State, now: UnixMillis) {
             return;
         }
         state.forget.pop_first();
-        if let Some(request) = state.requests.remove(&key) {
-            let was_pending = matches!(request.status, RequestStatus::Pending(_));
-            if let Some(used) = state.uses.get_mut(&key.0) {
-                used.requests = used.requests.saturating_sub(1);
-                used.pending = used.pending.saturating_sub(u64::from(was_pending));
-                if used.requests == 0 && used.minute < now.0 / MINUTE_MS {
-                    state.uses.remove(&key.0);
-                }
-            }
+        forget(state, key, now);
+    }
+}
+
+/// Forgets one request.
+pub(crate) fn forget(state: &mut State, key: RequestKey, now: UnixMillis) {
+    let Some(request) = state.requests.remove(&key) else { return };
+    state.forget.remove(&(request.forget_at, key));
+    let was_pending = matches!(request.status, RequestStatus::Pending(_));
+    if let Some(used) = state.uses.get_mut(&key.0) {
+        used.requests = used.requests.saturating_sub(1);
+        used.pending = used.pending.saturating_sub(u64::from(was_pending));
+        if used.requests == 0 && used.minute < now.0 / MINUTE_MS {
+            state.uses.remove(&key.0);
         }
     }
 }

@@ -72,12 +72,13 @@ impl Replayer {
         Ok(self.state.apply(&Committed::dangerous_assume(entry, attachment))?)
     }
 
-    /// The hash of the policy that must travel beside a record's entry, if it is one that sets a
-    /// policy.
+    /// The name of what must travel beside a record's entry: a policy's hash where it sets one, a
+    /// certificate's id where it is a recovery.
     #[must_use]
-    pub fn needs_policy(record: &Record) -> Option<Hash32> {
+    pub fn needs(record: &Record) -> Option<Hash32> {
         use casemate_proto::governance::Change;
         match Entry::decode(&record.fields().entry).ok()?.body {
+            EntryBody::Recover { certificate } => Some(certificate),
             EntryBody::Governance(signed) => match signed.envelope.change {
                 Change::SetPolicy { policy } => Some(policy),
                 _ => None,
@@ -134,7 +135,7 @@ impl Replay for Replayer {
     type Error = ReplayError;
 
     fn attachment(&self, record: &Record) -> Option<Hash32> {
-        Self::needs_policy(record)
+        Self::needs(record)
     }
 
     fn apply(
@@ -143,7 +144,11 @@ impl Replay for Replayer {
         attachment: Option<Vec<u8>>,
     ) -> Result<ReplayOutcome, ReplayError> {
         let body = Entry::decode(&record.fields().entry)?.body;
-        let applied = self.step(record, attachment.map(Attachment::Policy))?;
+        let beside = match &body {
+            EntryBody::Recover { .. } => Attachment::Recovery,
+            _ => Attachment::Policy,
+        };
+        let applied = self.step(record, attachment.map(beside))?;
         self.note_request(&body, &applied.verdict);
         let signature = self.signature_of(applied.record.index(), &body, &applied.verdict);
         Ok(ReplayOutcome { record: applied.record, signatures: signature.into_iter().collect() })

@@ -75,6 +75,9 @@ pub struct LiveKey {
     /// are gone. Where FROST gave shares back they are what they were, until they are refreshed.
     #[n(5)]
     pub is_fresh: bool,
+    /// The transcript of the run that made this epoch's shares, which all holders echoed.
+    #[n(6)]
+    pub transcript: Hash32,
 }
 
 /// What is remembered of a request.
@@ -477,6 +480,11 @@ impl State {
     #[must_use]
     pub const fn is_confirmed(&self) -> bool {
         self.confirmed
+    }
+    /// The credentials that are never accepted again.
+    #[must_use]
+    pub const fn revoked(&self) -> &BTreeSet<CredentialId> {
+        &self.revoked
     }
     /// The images whose boots are admitted.
     #[must_use]

@@ -89,7 +89,7 @@ fn store(kit: &Kit, boots: &[usize]) -> Store {
         let record = Record::parse(leaf).unwrap();
         writer.append(&record).unwrap();
         if let Some(Attachment::Policy(bytes)) = attachment {
-            writer.attach(&Replayer::needs_policy(&record).unwrap(), bytes);
+            writer.attach(&Replayer::needs(&record).unwrap(), bytes);
         }
     }
     writer.commit(&cosigned(kit, boots)).unwrap().into_iter().collect()
@@ -173,7 +173,7 @@ fn verdict_that_apply_does_not_give_is_named() {
         let record = Record::parse(leaf).unwrap();
         writer.append(&record).unwrap();
         if let Some(Attachment::Policy(bytes)) = attachment {
-            writer.attach(&Replayer::needs_policy(&record).unwrap(), bytes);
+            writer.attach(&Replayer::needs(&record).unwrap(), bytes);
         }
     }
     let origin = Origin { genesis: kit.state.genesis(), incarnation: kit.state.incarnation() };

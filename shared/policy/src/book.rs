@@ -175,6 +175,8 @@ pub struct ChargeBook {
     /// Hash over every charge ever recorded, in order.
     pub(crate) chain: Hash32,
     pub(crate) pruned: u64,
+    /// Until when charges may be missing; zero where none are.
+    pub(crate) unproven: UnixMillis,
     pub(crate) log: VecDeque<Fact>,
     pub(crate) keys: Names<KeyName>,
     pub(crate) paths: Names<DerivationPath>,
@@ -202,6 +204,7 @@ impl ChargeBook {
             latest: UnixMillis(0),
             chain: tagged_hash("casemate/charges/v1", &[]),
             pruned: 0,
+            unproven: UnixMillis(0),
             log: VecDeque::new(),
             keys: Names::default(),
             paths: Names::default(),
@@ -237,8 +240,22 @@ impl ChargeBook {
         self.log.is_empty()
     }
 
-    /// A hash that two books share only if the same charges were recorded, in the same order, and
-    /// as many of them pruned. It costs the same however many there are.
+    /// Says that charges of times up to this one may be missing: those of a cluster that was recovered
+    /// from a ledger which may not be its last. Windows that reach back before it are full.
+    pub fn mark_unproven(&mut self, until: UnixMillis) {
+        self.unproven = self.unproven.max(until);
+    }
+    /// From when on a window of this length, lengthened by the slack, lies wholly in what is known.
+    #[must_use]
+    pub const fn known_from(&self, window: Millis) -> UnixMillis {
+        match self.unproven {
+            UnixMillis(0) => UnixMillis(0),
+            until => until.saturating_add(window),
+        }
+    }
+
+    /// A hash that two books share only if the same charges were recorded, in the same order, as
+    /// many of them pruned, and the same is known to be missing. It costs the same however many there are.
     #[must_use]
     pub fn root(&self) -> Hash32 {
         let kept = u64::try_from(self.log.len()).unwrap_or(u64::MAX);
@@ -250,6 +267,7 @@ impl ChargeBook {
                 &kept.to_be_bytes(),
                 &self.latest.0.to_be_bytes(),
                 &self.slack.length().0.to_be_bytes(),
+                &self.unproven.0.to_be_bytes(),
             ],
         )
     }

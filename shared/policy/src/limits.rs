@@ -58,6 +58,14 @@ pub(crate) fn check(
     let mut fits_at = Some(against.now);
     for line in &lines {
         let window = against.slack.lengthen(line.window);
+        let known_from = against.book.known_from(window);
+        if against.now < known_from {
+            // what was charged in it is not known, so that nothing is left of it
+            let when = fits_again(against, line, window);
+            fits_at = fits_at.and_then(|at| when.map(|when| at.max(when).max(known_from)));
+            failed.get_or_insert((line, Amount::ZERO));
+            continue;
+        }
         let used = against.book.used(&scope(against, line), window, against.now);
         let before = if line.counts { Some(Amount::from(used.count)) } else { used.sum };
         let after = before.and_then(|before| before.checked_add(line.asked));

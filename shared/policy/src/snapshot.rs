@@ -34,6 +34,8 @@ struct Snapshot {
     assets: Vec<Option<AssetKey>>,
     #[n(10)]
     facts: Vec<Row>,
+    #[n(11)]
+    unproven: UnixMillis,
 }
 
 #[derive(Encode, Decode)]
@@ -87,6 +89,7 @@ impl ChargeBook {
             principals,
             assets,
             facts: facts.collect(),
+            unproven: self.unproven,
         })
     }
 
@@ -125,6 +128,7 @@ impl ChargeBook {
         book.latest = snapshot.latest;
         book.chain = snapshot.chain;
         book.pruned = snapshot.pruned;
+        book.unproven = snapshot.unproven;
         // tables unsorted, with repeats or with names that no charge uses come out otherwise
         if book.to_snapshot() != bytes {
             return Err(wrong("its tables are not in canonical form"));

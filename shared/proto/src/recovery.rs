@@ -393,7 +393,7 @@ impl SignedCertificate {
         if u64::try_from(seen.len()).unwrap_or(0) < need {
             return Err(QuorumError::TooFew { have: seen.len(), need }.into());
         }
-        Ok(RecoveryGranted { id: certificate.id(), certificate: certificate.clone() })
+        Ok(RecoveryGranted { id: certificate.id(), signed: self.clone() })
     }
 }
 
@@ -402,7 +402,7 @@ impl SignedCertificate {
 #[derive(Clone, Debug)]
 pub struct RecoveryGranted {
     id: Hash32,
-    certificate: RecoveryCertificate,
+    signed: SignedCertificate,
 }
 
 impl RecoveryGranted {
@@ -415,7 +415,13 @@ impl RecoveryGranted {
     /// The certificate.
     #[must_use]
     pub const fn certificate(&self) -> &RecoveryCertificate {
-        &self.certificate
+        &self.signed.certificate
+    }
+
+    /// The certificate with the signatures that carry it.
+    #[must_use]
+    pub const fn signed(&self) -> &SignedCertificate {
+        &self.signed
     }
 
     /// What is granted to this boot.
@@ -423,7 +429,7 @@ impl RecoveryGranted {
     /// # Errors
     /// If the certificate does not name exactly this boot for its node.
     pub fn to_boot(&self, node: &NodeName, boot: BootId) -> Result<&RecoveryBoot, RecoveryError> {
-        self.certificate
+        self.certificate()
             .boot(node)
             .filter(|named| named.offer.record.id() == boot)
             .ok_or_else(|| RecoveryError::OtherBoot { node: node.clone() })

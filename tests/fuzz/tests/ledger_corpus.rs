@@ -66,6 +66,7 @@ fn entries(kit: &mut Kit) -> Vec<(&'static str, EntryBody)> {
         ("admit", EntryBody::Admit(kit.genesis.boots[0].clone())),
         ("raise-version", EntryBody::RaiseVersion { to: 2 }),
         ("genesis", EntryBody::Genesis { id: kit.state.genesis() }),
+        ("recover", EntryBody::Recover { certificate: Hash32::new([7; 32]) }),
         ("tick", EntryBody::Tick),
     ]
 }

@@ -181,9 +181,12 @@ fn detail(record: &Record) -> OcsfDetail {
         Some(EntryBody::Signed { credential, request_id, .. }) => {
             (Activity::Create, Some(*credential), Some(*request_id))
         }
-        Some(EntryBody::KeyLive(_) | EntryBody::Admit(_) | EntryBody::Genesis { .. }) => {
-            (Activity::Create, None, None)
-        }
+        Some(
+            EntryBody::KeyLive(_)
+            | EntryBody::Admit(_)
+            | EntryBody::Genesis { .. }
+            | EntryBody::Recover { .. },
+        ) => (Activity::Create, None, None),
         Some(
             EntryBody::Governance(_) | EntryBody::Statement(_) | EntryBody::RaiseVersion { .. },
         ) => (Activity::Update, None, None),

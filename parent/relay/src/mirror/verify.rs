@@ -6,8 +6,10 @@
 
 use casemate_audit::tile::{FULL, Tile, TileKind, encode_bundle, parse_bundle, parse_tile};
 use casemate_audit::{Checkpoint, Frontier, leaf_hash};
+use casemate_proto::cbor;
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
+use casemate_proto::recovery::{MAX_SIGNED_CERTIFICATE, SignedCertificate};
 
 /// Items of a full tile.
 const WIDTH: u64 = 256;
@@ -84,8 +86,12 @@ impl Expected {
     }
 }
 
-/// Whether these bytes are what entries call by this hash: a policy, or the genesis.
+/// Whether these bytes are what entries call by this hash: a policy, the genesis, or a recovery's
+/// certificate, which is called by what its governors signed.
 pub(super) fn is_attachment(hash: &Hash32, bytes: &[u8]) -> bool {
+    if let Ok(signed) = cbor::decode::<SignedCertificate>(bytes, MAX_SIGNED_CERTIFICATE) {
+        return signed.certificate.id() == *hash;
+    }
     ["casemate/policy/v1", "casemate/genesis/v1"]
         .iter()
         .any(|tag| tagged_hash(tag, &[bytes]) == *hash)

@@ -268,7 +268,7 @@ impl Nodes for Remote {
             Submission::Governance { signed, attachment } => {
                 let policy = attachment.and_then(|attachment| match attachment {
                     Attachment::Policy(bytes) => Some(bytes),
-                    Attachment::Genesis(_) => None,
+                    Attachment::Genesis(_) | Attachment::Recovery(_) => None,
                 });
                 self.change(&signed, policy)?;
                 self.decided.insert(ticket, Answer::Accepted);

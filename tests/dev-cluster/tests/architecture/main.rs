@@ -404,10 +404,11 @@ fn released_code_allows_none_of_the_lints_that_carry_policy() {
 
 /// Who may say that an entry is committed, and that a run may release a share (I4): replication, of
 /// what Raft committed; one place for what the ledger allowed and one for the log's own checkpoints; the
-/// definitions; replay.
-const MAY_ASSERT: [(&str, &str); 6] = [
+/// definitions; replay; and what a quorum of governors signed in place of a majority that is gone.
+const MAY_ASSERT: [(&str, &str); 7] = [
     ("enclave/replication/src/machine.rs", "dangerous_assume"),
     ("shared/ledger/src/apply.rs", "dangerous_assume"),
+    ("shared/ledger/src/recovery.rs", "dangerous_assume"),
     ("shared/ledger/src/replay.rs", "dangerous_assume"),
     ("enclave/threshold/src/permit.rs", "dangerous_assert_committed_and_allowed"),
     ("enclave/signer/src/signing.rs", "dangerous_assert_committed_and_allowed"),

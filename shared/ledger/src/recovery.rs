@@ -1,0 +1,196 @@
+//! Cold recovery: another incarnation of a cluster, with boots that a certificate names.
+//!
+//! One entry takes the ledger over. It names a certificate, which travels beside it, and is accepted
+//! where the certificate names exactly this ledger as it stood before the entry: its size, its root
+//! and the state that its entries built. So every boot of the recovery, and every auditor after it,
+//! comes to the same state from the same records.
+//!
+//! What the entry changes:
+//!
+//! - **boots**: those of the certificate, with their evidence verified as of its time; all former ones
+//!   are retired for ever;
+//! - **incarnation**: stamps, approvals, changes and freezers' statements are bound to it, so that none of the
+//!   former counts;
+//! - **what waits**: pending requests are forgotten, uncharged as they are; pending changes are dropped,
+//!   since a veto may be in what was lost; what was allowed and is not signed never is;
+//! - **limits**: of charges up to the certificate's end nobody knows, so every window is full until
+//!   it lies wholly behind that;
+//! - **frozen**, by a freeze that has the certificate's id and that the quorum lifts;
+//! - **keys**: their holders are the boots that open a blob in the place of one that was a holder.
+//!   Public keys and epochs stay (I13).
+
+use casemate_proto::ids::Hash32;
+use casemate_proto::recovery::{
+    MAX_SIGNED_CERTIFICATE, RecoveryCertificate, RecoveryGranted, SignedCertificate,
+};
+use casemate_proto::{Denial, DenialCode, UnixMillis};
+
+use crate::apply::{Committed, Effect};
+use crate::entry::{Attachment, Entry, EntryBody};
+use crate::state::{BootState, FreezeState, RequestStatus, State};
+use crate::verdict::Verdict;
+
+/// The entry that takes a ledger over, and what travels beside it: the same bytes at every boot.
+#[must_use]
+pub fn recovery_entry(signed: &SignedCertificate) -> (Entry, Attachment) {
+    let certificate = signed.certificate.id();
+    let entry = Entry { at: signed.certificate.at, body: EntryBody::Recover { certificate } };
+    (entry, Attachment::Recovery(casemate_proto::cbor::encode(signed)))
+}
+
+/// The same, committed: what a quorum of governors signed needs no majority of enclaves, of which there is
+/// none. Each boot that the certificate names applies it first, before there is anything to replicate.
+#[must_use]
+pub fn commit(granted: &RecoveryGranted) -> Committed {
+    let (entry, attachment) = recovery_entry(granted.signed());
+    Committed::dangerous_assume(entry, Some(attachment))
+}
+
+/// What the certificate says of the ledger, compared with the ledger.
+fn check(
+    state: &State,
+    named: &Hash32,
+    attachment: Option<&Attachment>,
+    before: Hash32,
+) -> Result<(RecoveryGranted, Vec<BootState>), String> {
+    let Some(Attachment::Recovery(bytes)) = attachment else {
+        return Err("the certificate does not travel beside it".to_owned());
+    };
+    let signed: SignedCertificate = casemate_proto::cbor::decode(bytes, MAX_SIGNED_CERTIFICATE)
+        .map_err(|error| error.to_string())?;
+    // its time is the boots' to check, before they begin; an auditor reads it years later
+    let granted =
+        signed.verify(state.genesis, &state.manifest, None).map_err(|error| error.to_string())?;
+    if granted.id() != *named {
+        return Err("another certificate travels beside it".to_owned());
+    }
+    let certificate = granted.certificate();
+    let RecoveryCertificate { former, ledger, policy, images, revoked, .. } = certificate;
+    if *former != state.incarnation {
+        return Err(format!("it takes up incarnation {former}, and this is {}", state.incarnation));
+    }
+    if (ledger.size, ledger.root, ledger.state) != (state.size(), state.root(), before) {
+        return Err(format!(
+            "it takes up another ledger: {} entries with root {}, and here are {} with {}",
+            ledger.size,
+            ledger.root,
+            state.size(),
+            state.root()
+        ));
+    }
+    if *policy != state.policy.as_ref().map(|policy| policy.hash)
+        || !images.iter().eq(&state.images)
+        || !revoked.iter().eq(&state.revoked)
+    {
+        return Err("its policy, images or revocations are not the ledger's".to_owned());
+    }
+    let mut boots = Vec::new();
+    for boot in &certificate.boots {
+        let record = &boot.offer.record;
+        let wrong = |reason: &dyn core::fmt::Display| {
+            Err(format!("the boot of node `{}`: {reason}", record.node))
+        };
+        let id = record.id();
+        if state.retired_boots.contains(&id) || state.is_current(&id) {
+            return wrong(&"it was a boot of this cluster before");
+        }
+        if record.apply_version < state.version {
+            return wrong(&format_args!(
+                "its image has version {} of apply, and the ledger is at {}",
+                record.apply_version, state.version
+            ));
+        }
+        let (scope, at) = (certificate.scope(), certificate.at);
+        let evidence =
+            crate::admission::verify_boot(record, &scope, &state.manifest, &state.images, at);
+        match evidence {
+            Ok(measurement) => boots.push(BootState::of(record, measurement, at.max(state.time))),
+            Err(error) => return wrong(&error),
+        }
+    }
+    Ok((granted, boots))
+}
+
+/// `before` is the hash of the state before this entry.
+pub(crate) fn apply_recover(
+    state: &mut State,
+    named: &Hash32,
+    attachment: Option<&Attachment>,
+    before: Hash32,
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Verdict {
+    let (granted, boots) = match check(state, named, attachment, before) {
+        Ok(checked) => checked,
+        Err(reason) => {
+            return Verdict::Denied(Denial::new(
+                DenialCode::GovernanceRefused,
+                format_args!("recovery: {reason}"),
+            ));
+        }
+    };
+    let (id, certificate) = (granted.id(), granted.certificate());
+    hand_over_keys(state, certificate);
+    for boot in boots {
+        let Some(node) = certificate
+            .boots
+            .iter()
+            .map(|named| &named.offer.record)
+            .find(|record| record.id() == boot.id)
+            .map(|record| record.node.clone())
+        else {
+            continue;
+        };
+        let entered = boot.id;
+        if let Some(former) = state.boots.insert(node.clone(), boot) {
+            state.retired_boots.insert(former.id);
+            effects.push(Effect::BootRetired { node: node.clone(), boot: former.id });
+        }
+        effects.push(Effect::BootAdmitted { node, boot: entered });
+    }
+    state.incarnation = certificate.incarnation;
+    state.change_head = id;
+    state.changes.clear();
+    state.heard = now;
+    state.charges.mark_unproven(certificate.expires);
+    forget_what_waits(state, now);
+    state.freezes.insert(id, FreezeState { by: None, at: now });
+    effects.push(Effect::Frozen { freeze: id });
+    Verdict::Accepted { id: Some(id), effective: None }
+}
+
+/// Who held a share and has a successor with a blob is a holder by that successor.
+fn hand_over_keys(state: &mut State, certificate: &RecoveryCertificate) {
+    let boots = &state.boots;
+    for live in state.keys.values_mut().filter_map(|key| key.live.as_mut()) {
+        let former = core::mem::take(&mut live.holders);
+        live.holders = former
+            .into_iter()
+            .filter(|(node, boot)| boots.get(node).is_some_and(|current| current.id == *boot))
+            .filter_map(|(node, _)| {
+                let successor = certificate.boot(&node).filter(|boot| boot.sealed.is_some())?;
+                Some((node, successor.offer.record.id()))
+            })
+            .collect();
+        live.is_fresh = false;
+    }
+}
+
+/// Pending requests go: nothing was charged for them, and their approvals are void. What was allowed
+/// and not signed stays, charged, and expires: who signed it meanwhile, if anybody, is not known.
+fn forget_what_waits(state: &mut State, now: UnixMillis) {
+    let pending: Vec<_> = state
+        .requests
+        .iter()
+        .filter(|(_, request)| matches!(request.status, RequestStatus::Pending(_)))
+        .map(|(key, _)| *key)
+        .collect();
+    for key in pending {
+        crate::memory::forget(state, key, now);
+    }
+    for request in state.requests.values_mut() {
+        if let RequestStatus::Allowed(allowed) = &mut request.status {
+            allowed.release_by = UnixMillis(0);
+        }
+    }
+}
