@@ -7,7 +7,8 @@ mod simulate;
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    fs::File,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -173,7 +174,7 @@ fn parse_key(text: &str) -> Result<(KeyName, Scheme), String> {
 pub(crate) enum PolicyCliError {
     #[error("`{}`: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("`{}`: {size} bytes where at most {max} are read", path.display())]
+    #[error("`{}`: {size} bytes or more where at most {max} are read", path.display())]
     TooLarge { path: PathBuf, size: u64, max: usize },
     #[error("`{}`: not UTF-8 text", path.display())]
     NotText { path: PathBuf },
@@ -363,11 +364,17 @@ fn now() -> Result<UnixMillis, PolicyCliError> {
 
 fn read(path: &Path, max: usize) -> Result<Vec<u8>, PolicyCliError> {
     let wrong = |source| PolicyCliError::Read { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(wrong)?.len();
-    if usize::try_from(size).map_or(true, |size| size > max) {
+    let file = File::open(path).map_err(wrong)?;
+    let declared = file.metadata().map_err(wrong)?.len();
+    // a device or a pipe declares nothing
+    let most = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(wrong)?;
+    if bytes.len() > max {
+        let size = declared.max(most);
         return Err(PolicyCliError::TooLarge { path: path.to_owned(), size, max });
     }
-    std::fs::read(path).map_err(wrong)
+    Ok(bytes)
 }
 
 fn load(path: &Path) -> Result<Policy, PolicyCliError> {

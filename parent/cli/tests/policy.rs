@@ -46,6 +46,14 @@ fn value(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", out(output)))
 }
 
+#[cfg(unix)]
+#[test]
+fn i12_device_without_end_is_refused_and_not_read_to_the_end() {
+    let output = casemate(&["bounds", "/dev/zero"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("bytes or more where at most"), "{}", err(&output));
+}
+
 const NOON: &str = "2026-11-20T12:00:00Z";
 /// That noon in seconds.
 const NOON_S: u64 = 1_795_176_000;

@@ -19,7 +19,8 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -133,7 +134,7 @@ pub enum ConfigError {
         error: io::Error,
     },
     /// A file that is too large to be what it should be.
-    #[error("`{}` has {size} bytes; at most {max} are accepted", .path.display())]
+    #[error("`{}` has {size} bytes or more; at most {max} are accepted", .path.display())]
     TooLarge {
         /// Which.
         path: PathBuf,
@@ -244,11 +245,19 @@ impl Config {
 
 fn read_capped(path: &Path, max: u64) -> Result<Vec<u8>, ConfigError> {
     let read = |error| ConfigError::Read { path: path.to_owned(), error };
-    let size = std::fs::metadata(path).map_err(read)?.len();
-    if size > max {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), size, max });
+    let file = File::open(path).map_err(read)?;
+    let declared = file.metadata().map_err(read)?.len();
+    // a device or a pipe declares nothing
+    let most = max.saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(read)?;
+    match u64::try_from(bytes.len()) {
+        Ok(size) if size <= max => Ok(bytes),
+        _ => {
+            let size = declared.max(most);
+            Err(ConfigError::TooLarge { path: path.to_owned(), size, max })
+        }
     }
-    std::fs::read(path).map_err(read)
 }
 
 /// Turns what was written into what is meant, naming the field where it cannot.
