@@ -238,7 +238,7 @@ impl ClientError {
 
     /// One line of what to do.
     #[must_use]
-    pub const fn advice(&self) -> &'static str {
+    pub fn advice(&self) -> &'static str {
         match self {
             Self::Cluster(_) | Self::UnknownNode { .. } => "check the cluster file",
             Self::Body(_) | Self::WouldBeDenied(_) | Self::Change { .. } => {
@@ -254,6 +254,11 @@ impl ClientError {
                 "see whether the nodes run, and whether the cluster file is of this cluster"
             }
             Self::Denied(_) | Self::Refused(_) => "see what the policy allows",
+            Self::DeniedForNow { denial, .. }
+                if denial.denial().denial.code == DenialCode::RequestIdReused =>
+            {
+                "the id is another body's: send that one, or take another id once this stamp has expired"
+            }
             Self::DeniedForNow { .. } | Self::NotSettled { .. } => "ask again under the same id",
             Self::NotSeen { .. } => "see the cluster's status",
             Self::Http { .. } | Self::Clock => "check this machine",

@@ -184,6 +184,8 @@ async fn a_denial_that_does_not_stand_for_its_id_is_asked_about_at_another_node_
         let ClientError::DeniedForNow { until, .. } = &error else { panic!("{error}") };
         assert!(!error.is_settled() && until.0 > kit::now().0, "{error}");
         assert_eq!(error.denial_code(), Some(code));
+        let is_taken = code == DenialCode::RequestIdReused;
+        assert_eq!(error.advice().contains("another body's"), is_taken, "{}", error.advice());
     }
     let nodes = setting
         .fake
