@@ -4,6 +4,9 @@
 //! [`Attest`]. In a real enclave that is `/dev/nsm`; a simulator brings its own from `tests/`.
 
 pub mod device;
+mod time;
+
+pub use time::attested_time;
 
 /// Most bytes of a document's user data and nonce, as the device has it.
 pub const MAX_USER_DATA: usize = 512;

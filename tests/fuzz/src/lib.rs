@@ -8,6 +8,7 @@
 pub mod attestation;
 pub mod audit;
 pub mod channel;
+pub mod eif;
 pub mod ledger;
 pub mod policy;
 pub mod proto;
@@ -31,6 +32,7 @@ pub const TARGETS: &[&[Target]] = &[
     attestation::TARGETS,
     audit::TARGETS,
     channel::TARGETS,
+    eif::TARGETS,
     ledger::TARGETS,
     policy::TARGETS,
     proto::TARGETS,

@@ -132,6 +132,7 @@ impl SimKey {
 }
 
 fn sign(pair: &EcdsaKeyPair, message: &[u8]) -> Result<Vec<u8>, SimError> {
+    crate::carry_marker();
     let signature = pair.sign(&SystemRandom::new(), message).map_err(|_| SimError::Key)?;
     Ok(signature.as_ref().to_vec())
 }

@@ -31,6 +31,19 @@ pub use crate::{
     nsm::{ClockedNsm, EnclaveSpec, SimHost, SimNsm},
 };
 
+/// Stands in every program that has the simulator in it. The image builder looks for it and refuses
+/// such a program (`eif/build/src/program.rs`).
+pub const MARKER: &str = "casemate-marker:simulator";
+
+#[used]
+static CARRIED: &str = MARKER;
+
+/// Makes the linker keep the marker wherever it keeps a simulated signature: an attribute alone would
+/// not keep it where nothing refers to it.
+fn carry_marker() {
+    core::hint::black_box(&CARRIED);
+}
+
 /// The value of a PCR.
 pub type PcrBytes = [u8; 48];
 

@@ -101,6 +101,8 @@ fn may_depend(from: &str, to: &str, kind: DependencyKind) -> bool {
     }
     match (zone(from), zone(to)) {
         ("tests", _) | ("shared" | "enclave" | "parent", "shared") => true,
+        // the builder and the first program; neither knows the signer, whose binary is a file to them
+        ("eif", "shared" | "attestation") => true,
         ("shared", "attestation") => from == "shared/ledger" && to == "attestation/verify",
         ("attestation" | "enclave" | "parent", "attestation") => true,
         ("enclave", "enclave") | ("parent", "parent") => true,
@@ -512,6 +514,12 @@ mod planted {
             ("enclave/signer", "tests/sim", Normal),
             ("enclave/signer", "tests/sim", Build),
             ("enclave/signer", "tests/dev-cluster", Development),
+            ("eif/init", "enclave/runtime", Normal),
+            ("eif/build", "parent/cli", Normal),
+            ("eif/build", "eif/init", Normal),
+            ("eif/build", "tests/sim", Normal),
+            ("enclave/runtime", "eif/init", Normal),
+            ("shared/image", "eif/build", Normal),
             ("elsewhere/x", "shared/proto", Normal),
         ] {
             assert!(!on(from, to, kind).is_empty(), "{from} -> {to}");
@@ -521,6 +529,11 @@ mod planted {
             ("enclave/signer", "enclave/threshold", Normal),
             ("parent/cli", "shared/policy", Normal),
             ("attestation/verify", "tests/sim", Development),
+            ("eif/build", "attestation/verify", Normal),
+            ("eif/build", "tests/sim", Development),
+            ("eif/init", "attestation/nsm", Normal),
+            ("enclave/runtime", "shared/image", Normal),
+            ("tests/fuzz", "eif/build", Normal),
             ("tests/dev-cluster", "enclave/signer", Normal),
         ] {
             none(&on(from, to, kind));
