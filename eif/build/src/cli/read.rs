@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use casemate_eif::contents::MeasuredRoot;
 use casemate_eif::cpio::{self, Content};
 use casemate_eif::image::{Image, Kind, MAX_IMAGE, Section};
 use casemate_eif::kernel::Kernel;
 use casemate_eif::measure::Measurements;
 use casemate_eif::signature::Signed;
+use casemate_image::{MODE_PATH, Mode, PARENT_CID_PATH, ParentCid, TRUST_ROOT_PATH};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -129,12 +131,31 @@ fn entry(entry: &cpio::Entry<'_>) -> Value {
         Content::Device(major, minor) => {
             json!({ "name": entry.name, "mode": mode, "device": format!("{major}:{minor}") })
         }
-        Content::File(bytes) => json!({
-            "name": entry.name,
-            "mode": mode,
-            "size": bytes.len(),
-            "sha256": hash(bytes),
-        }),
+        Content::File(bytes) => {
+            let mut value = json!({
+                "name": entry.name,
+                "mode": mode,
+                "size": bytes.len(),
+                "sha256": hash(bytes),
+            });
+            if let (Some(object), Some((name, says))) = (value.as_object_mut(), setting(entry, bytes)) {
+                object.insert(name.to_owned(), says);
+            }
+            value
+        }
+    }
+}
+
+/// What a measured setting says. One that is none says nothing.
+fn setting(entry: &cpio::Entry<'_>, bytes: &[u8]) -> Option<(&'static str, Value)> {
+    match format!("/{}", entry.name).as_str() {
+        MODE_PATH => Some(("says", Mode::from_file(bytes).ok()?.name().into())),
+        PARENT_CID_PATH => Some(("says", ParentCid::from_file(bytes).ok()?.get().into())),
+        TRUST_ROOT_PATH => {
+            let root = MeasuredRoot::from_pem(core::str::from_utf8(bytes).ok()?).ok()?;
+            Some(("certificate_sha256", hex::encode(root.fingerprint()).into()))
+        }
+        _ => None,
     }
 }
 

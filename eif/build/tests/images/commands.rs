@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use casemate_sim::SimHost;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::kit::{kernel, program, vector};
@@ -107,6 +108,9 @@ fn image_that_was_built_measures_to_what_was_said_and_is_shown() {
     let settings = &report["sections"][4]["entries"];
     assert_eq!(settings[4]["name"], "etc/casemate/parent-cid");
     assert_eq!(settings[4]["size"], 2);
+    assert_eq!((&settings[3]["says"], &settings[4]["says"]), (&"simulated".into(), &2.into()));
+    let fingerprint = hex::encode(Sha256::digest(host.root_der()));
+    assert_eq!(settings[5]["certificate_sha256"], fingerprint);
     let text = String::from_utf8(casemate_eif(&["inspect", &image]).stdout).unwrap();
     assert!(text.contains("      name: etc/casemate/trust-root.pem\n"), "{text}");
 }
