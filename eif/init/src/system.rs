@@ -161,15 +161,7 @@ pub fn drop_rights() -> Result<(), InitError> {
 /// # Errors
 /// If it does not start, or cannot be waited for.
 pub fn run_signer() -> Result<Ended, InitError> {
-    let signer = Command::new(SIGNER_PATH)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        // by this the standard library drops root's further groups as well
-        .uid(SIGNER_ID)
-        .gid(SIGNER_ID)
-        .spawn()
-        .map_err(InitError::Signer)?;
+    let signer = command(SIGNER_PATH).spawn().map_err(InitError::Signer)?;
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((process, status)))
@@ -188,6 +180,14 @@ pub fn run_signer() -> Result<Ended, InitError> {
     }
 }
 
+/// A program as the signer's user, with nothing of this process but the console.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    // by the user the standard library drops root's further groups as well
+    command.env_clear().current_dir("/").stdin(Stdio::null()).uid(SIGNER_ID).gid(SIGNER_ID);
+    command
+}
+
 /// Ends the enclave. It is a restart that is asked for, because an enclave has nothing that could cut its
 /// power: with `reboot=k` on the command line the kernel resets the machine, and the hypervisor takes
 /// the enclave away. Where that fails too, process 1 ends, the kernel panics, and resets by `panic=`.
@@ -195,5 +195,48 @@ pub fn end_enclave() {
     rustix::fs::sync();
     if let Err(error) = reboot(RebootCommand::Restart) {
         say(&format!("cannot end the enclave: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::geteuid;
+
+    use super::*;
+
+    /// On a thread of its own, which is all that loses rights.
+    #[test]
+    fn program_runs_without_any_right() {
+        let run = || {
+            drop_rights()?;
+            let run = command("/bin/cat").arg("/proc/self/status").output();
+            run.map_err(InitError::Signer)
+        };
+        let output = match std::thread::spawn(run).join().unwrap() {
+            Ok(output) => output,
+            Err(error) => {
+                assert!(!geteuid().is_root(), "{error}");
+                assert!(matches!(error, InitError::Drop { .. }), "{error}");
+                return;
+            }
+        };
+        let status = String::from_utf8(output.stdout).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().split_whitespace().collect::<Vec<_>>()
+        };
+        assert_eq!(field("Uid:"), ["1000"; 4]);
+        assert_eq!(field("Gid:"), ["1000"; 4]);
+        assert!(field("Groups:").is_empty());
+        assert_eq!(field("NoNewPrivs:"), ["1"]);
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            assert_eq!(field(set), ["0000000000000000"], "{set}");
+        }
+    }
+
+    #[test]
+    fn end_of_the_signer_is_told_with_its_cause() {
+        assert_eq!(Ended::Status(1).to_string(), "status 1");
+        assert_eq!(Ended::Signal(9).to_string(), "signal 9");
     }
 }

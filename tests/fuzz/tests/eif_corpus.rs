@@ -35,7 +35,8 @@ fn elf() -> Vec<u8> {
 
 fn bzimage() -> Vec<u8> {
     let mut file = vec![0; 2 * 512 + 16];
-    for (at, value) in [(0x1f1, 1), (0x1f4, 1), (0x1fe, 0x55), (0x1ff, 0xaa), (0x206, 0x0f), (0x207, 2)]
+    for (at, value) in
+        [(0x1f1, 1), (0x1f4, 1), (0x1fe, 0x55), (0x1ff, 0xaa), (0x206, 0x0f), (0x207, 2)]
     {
         file[at] = value;
     }

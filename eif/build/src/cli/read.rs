@@ -138,7 +138,9 @@ fn entry(entry: &cpio::Entry<'_>) -> Value {
                 "size": bytes.len(),
                 "sha256": hash(bytes),
             });
-            if let (Some(object), Some((name, says))) = (value.as_object_mut(), setting(entry, bytes)) {
+            if let (Some(object), Some((name, says))) =
+                (value.as_object_mut(), setting(entry, bytes))
+            {
                 object.insert(name.to_owned(), says);
             }
             value
