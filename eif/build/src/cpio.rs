@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
     }
 
     fn padding(&mut self) -> Result<(), CpioError> {
-        while self.at % ALIGN != 0 {
+        while !self.at.is_multiple_of(ALIGN) {
             let at = self.at;
             if self.take(1)? != [0] {
                 return Err(CpioError::Padding { at });

@@ -46,8 +46,11 @@ pub(crate) fn aws() -> MeasuredRoot {
     MeasuredRoot::aws().unwrap()
 }
 
+/// Kernel, init, enclave and trust root.
+type Defaults = (Vec<u8>, Vec<u8>, Vec<u8>, MeasuredRoot);
+
 /// Inputs that serve.
-static DEFAULTS: LazyLock<(Vec<u8>, Vec<u8>, Vec<u8>, MeasuredRoot)> =
+static DEFAULTS: LazyLock<Defaults> =
     LazyLock::new(|| (kernel(), program(b"init"), program(b"enclave"), aws()));
 
 pub(crate) fn attempt<'a>(change: impl FnOnce(&mut Inputs<'a>)) -> Result<Built, AssembleError> {
