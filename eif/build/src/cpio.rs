@@ -47,7 +47,7 @@ pub struct Entry<'a> {
     pub content: Content<'a>,
 }
 
-/// Why bytes are no archive that [`write`] makes, or an entry cannot be written.
+/// Why bytes are no archive that [`write()`] makes, or an entry cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpioError {
     /// An entry is not all there.
@@ -181,10 +181,10 @@ fn check_name(name: &str, before: &[Entry<'_>]) -> Result<(), CpioError> {
     }
 }
 
-/// Reads an archive that [`write`] made: nothing else is taken.
+/// Reads an archive that [`write()`] made: nothing else is taken.
 ///
 /// # Errors
-/// Whatever [`write`] would not have written.
+/// Whatever [`write()`] would not have written.
 pub fn read(archive: &[u8]) -> Result<Vec<Entry<'_>>, CpioError> {
     let mut reader = Reader { archive, at: 0 };
     let mut entries = Vec::new();
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(read(&write(&[]).unwrap()).unwrap(), []);
     }
 
-    /// Written by hand after the format's description, not by [`write`].
+    /// Written by hand after the format's description, not by [`write()`].
     #[test]
     fn one_entry_is_laid_out_as_the_kernel_documents_it() {
         let entry = Entry { name: "a", mode: 0o644, content: Content::File(b"hi") };
