@@ -17,7 +17,7 @@ use crate::Out;
 use crate::config::Config;
 use crate::fatal::{FatalReason, Halt};
 use crate::inbound::Inbound;
-use crate::log_store::LogStore;
+use crate::log_store::{Herald, LogStore};
 use crate::machine::{Machine, MachineParts};
 use crate::network::{Factory, Peers};
 use crate::pieces::Outbox;
@@ -137,7 +137,9 @@ impl Core {
         };
         let is_birth = position.is_none();
         let halt = Halt::new();
-        let log = LogStore::new(position.as_ref().map(|position| position.log.id()), halt.clone());
+        let herald = Herald { me, out: out.clone(), view: applied.clone() };
+        let log = LogStore::new(position.as_ref().map(|position| position.log.id()), halt.clone())
+            .with_herald(herald);
         let machine = Machine::new(MachineParts {
             out: out.clone(),
             view: applied.clone(),

@@ -17,6 +17,7 @@ use crate::Out;
 use crate::core::Core;
 use crate::fatal::FatalReason;
 use crate::network::Reply;
+use crate::pairs;
 use crate::pieces::Reassembly;
 use crate::roots::Mismatch;
 use crate::types::{LogId, LogPosition, MAX_COUNT};
@@ -192,10 +193,11 @@ impl Core {
             return;
         };
         let age = append.majority_age.map(Millis);
+        let commit = append.commit.max(pairs::committed_by(&self.log, &self.me, &append));
         let request = AppendEntriesRequest {
             vote: append.vote.vote(),
             prev_log_id: append.prev.map(|at| at.id()),
-            leader_commit: append.commit.map(|at| at.id()),
+            leader_commit: commit.map(|at| at.id()),
             entries: append.entries.into_iter().map(LogEntry::entry).collect(),
         };
         let core = Arc::clone(self);

@@ -4,7 +4,8 @@
 //! checks what openraft does to them; `machine` hands committed entries to the node and waits for
 //! it; `network` asks other boots and weighs their answers; `inbound` takes what they ask. Beside
 //! them: `proposals` into the log, `membership` that follows the ledger, `time` that no leader runs
-//! ahead of, and `roots` that are compared.
+//! ahead of, `roots` that are compared, `pairs` that commit without being told, and `beats` that
+//! nobody waits for.
 //!
 //! A cluster begins by [`genesis`]; a restarted node comes back through [`join`]. Both are pure state
 //! machines. Nothing here opens a socket: messages leave as [`Out::Send`] and arrive by
@@ -18,6 +19,7 @@
 #[cfg(test)]
 extern crate self as casemate_replication;
 
+mod beats;
 mod config;
 mod core;
 mod fatal;
@@ -29,6 +31,7 @@ mod log_store;
 mod machine;
 mod membership;
 mod network;
+mod pairs;
 mod pieces;
 mod proposals;
 mod roots;
@@ -52,7 +55,7 @@ pub use types::{LogPosition, MembershipRecord, Position};
 pub use view::{AppliedView, RECENT_ROOTS};
 pub use wire::MAX_MESSAGE;
 
-use casemate_ledger::Committed;
+use casemate_ledger::{Committed, Entry};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, NodeName};
 
@@ -73,6 +76,14 @@ pub enum Out {
         committed: Box<Committed>,
         /// Where it stands: what a boot that it admits is told.
         at: CommittedAt,
+    },
+    /// This boot leads and appended a request, which is not committed yet; all ledger entries before
+    /// it are applied. A hint, and told only of one that stands alone.
+    Appended {
+        /// Where it will stand in the ledger.
+        index: u64,
+        /// The entry.
+        entry: Box<Entry>,
     },
     /// A boot that appends here claims another root than this node's own. Told once for each boot.
     RootMismatch {

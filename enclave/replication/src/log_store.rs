@@ -12,11 +12,19 @@ use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use casemate_ledger::EntryBody;
+use casemate_proto::BootId;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
+use tokio::sync::{mpsc, watch};
+
+use crate::Out;
 use crate::fatal::{FatalReason, Halt};
-use crate::types::{LogId, RaftEntry, StorageError, TypeConfig, Vote, weight};
+use crate::types::{
+    LogId, LogPosition, MembershipRecord, RaftEntry, StorageError, TypeConfig, Vote, weight,
+};
+use crate::view::AppliedView;
 use crate::wire::{APPEND_BYTES, MAX_ENTRIES};
 
 /// The log of one boot. Clones share it.
@@ -24,6 +32,15 @@ use crate::wire::{APPEND_BYTES, MAX_ENTRIES};
 pub(crate) struct LogStore {
     log: Arc<Mutex<Log>>,
     halt: Halt,
+    herald: Option<Herald>,
+}
+
+/// Tells the node what this boot appends as the leader.
+#[derive(Clone, Debug)]
+pub(crate) struct Herald {
+    pub(crate) me: BootId,
+    pub(crate) out: mpsc::Sender<Out>,
+    pub(crate) view: watch::Receiver<AppliedView>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +53,8 @@ struct Log {
     committed: Option<LogId>,
     applied: Option<LogId>,
     weight: usize,
+    /// The membership that was applied last, and where it stands.
+    membership: Option<Arc<(MembershipRecord, LogPosition)>>,
 }
 
 impl Log {
@@ -138,7 +157,36 @@ impl LogStore {
     /// that starts from a snapshot.
     pub(crate) fn new(start: Option<LogId>, halt: Halt) -> Self {
         let log = Log { purged: start, committed: start, applied: start, ..Log::default() };
-        Self { log: Arc::new(Mutex::new(log)), halt }
+        Self { log: Arc::new(Mutex::new(log)), halt, herald: None }
+    }
+
+    /// The same log, which tells the node of what is appended to it.
+    pub(crate) fn with_herald(self, herald: Herald) -> Self {
+        Self { herald: Some(herald), ..self }
+    }
+
+    /// Tells the node of the last entry, if it is a request of this leader's with nothing before it
+    /// that is not applied.
+    fn announce(&self) {
+        let Some(herald) = &self.herald else { return };
+        let log = self.lock();
+        let is_ledgers = |entry: &&RaftEntry| matches!(entry.payload, EntryPayload::Normal(_));
+        let mut open = log
+            .entries
+            .iter()
+            .rev()
+            .take_while(|entry| Some(entry.log_id) > log.applied)
+            .filter(is_ledgers);
+        let (Some(last), None) = (open.next(), open.next()) else { return };
+        let is_own = last.log_id.leader_id.node_id.0 == herald.me;
+        if let EntryPayload::Normal(payload) = &last.payload
+            && matches!(payload.entry().body, EntryBody::Request { .. })
+            && is_own
+        {
+            let (index, entry) = (herald.view.borrow().size, Box::new(payload.entry().clone()));
+            // a hint: where there is no room, the node learns it when it is committed
+            let _ = herald.out.try_send(Out::Appended { index, entry });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -185,6 +233,30 @@ impl LogStore {
             // what is forgotten was at least not of a later leader than what came after it
             .find(|id| **id > committed || log.id_at(id.index).is_some_and(|ours| ours != **id))
             .map(|id| id.index)
+    }
+
+    /// Whether this very entry is here, or is the last that was forgotten.
+    pub(crate) fn holds(&self, at: &LogPosition) -> bool {
+        self.lock().id_at(at.index) == Some(at.id())
+    }
+
+    /// Records the membership that is applied.
+    pub(crate) fn note_membership(&self, membership: Arc<(MembershipRecord, LogPosition)>) {
+        self.lock().membership = Some(membership);
+    }
+
+    /// The membership in force, if it is applied and the log has no other behind it.
+    pub(crate) fn settled_membership(&self) -> Option<MembershipRecord> {
+        let log = self.lock();
+        let settled = log.membership.as_ref()?;
+        let is_last = log
+            .entries
+            .iter()
+            .rev()
+            .take_while(|entry| Some(entry.log_id) > log.applied)
+            .filter(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
+            .all(|entry| entry.log_id.index <= settled.1.index);
+        is_last.then(|| settled.0.clone())
     }
 
     /// Whether a ledger entry is in the log that is not applied yet.
@@ -298,6 +370,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         };
         result.map_err(|reason| self.halted(reason))?;
         callback.log_io_completed(Ok(()));
+        self.announce();
         Ok(())
     }
 

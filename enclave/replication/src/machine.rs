@@ -107,6 +107,8 @@ impl Machine {
                 (marker, (position.membership, position.membership_at))
             }
         };
+        let membership = Arc::new(membership);
+        log.note_membership(Arc::clone(&membership));
         Self {
             out,
             view,
@@ -115,7 +117,7 @@ impl Machine {
             roster,
             genesis,
             handed,
-            membership: Arc::new(membership),
+            membership,
             marker: Arc::new(Mutex::new(marker)),
         }
     }
@@ -144,6 +146,7 @@ impl Machine {
                 checked
                     .map_err(|reason| FatalReason::ForeignMembership { index: id.index, reason })?;
                 self.membership = Arc::new((record, LogPosition::of(&id)));
+                self.log.note_membership(Arc::clone(&self.membership));
                 membership = Some(StoredMembership::new(Some(id), next));
             }
         }

@@ -6,6 +6,8 @@
 //! promise to this boot itself would panic it or make a leader of nobody's choosing. Such answers are
 //! dropped here as if they had not come.
 //!
+//! A heartbeat to a follower that is there is not waited for: see [`crate::beats`].
+//!
 //! openraft gives an append one heartbeat's time and then sends it again. What takes longer, since it
 //! is large, is not sent twice: the same append asked for again goes on waiting for the first.
 
@@ -25,7 +27,9 @@ use openraft::{OptionalSend, Snapshot};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::beats::Beats;
 use crate::log_store::LogStore;
+use crate::pairs;
 use crate::pieces::Outbox;
 use crate::types::{LogPosition, Member, NodeId, RaftEntry, TypeConfig, Vote, weight};
 use crate::view::AppliedView;
@@ -98,6 +102,7 @@ pub(crate) struct Peers {
     waiting: Mutex<Requests>,
     /// The last entry that each follower acknowledged, with the term of this boot's leadership.
     acknowledged: Mutex<BTreeMap<BootId, (u64, LogPosition)>>,
+    beats: Beats,
     backoff: Duration,
 }
 
@@ -128,6 +133,7 @@ impl Peers {
             links: Mutex::default(),
             waiting: Mutex::default(),
             acknowledged: Mutex::default(),
+            beats: Beats::new(backoff),
             backoff,
         }
     }
@@ -155,6 +161,7 @@ impl Peers {
         }
         drop(links);
         if !up {
+            self.beats.forget(&boot);
             locked(&self.waiting).open.retain(|_, waiting| waiting.of != boot);
         }
     }
@@ -176,6 +183,9 @@ impl Peers {
 
     /// Takes an answer. It counts only from the boot that was asked.
     pub(crate) fn answered(&self, from: BootId, id: u64, reply: Reply) {
+        if self.beats.take(&from, id, matches!(reply, Reply::Appended(Answer::Done))) {
+            return;
+        }
         let mut waiting = locked(&self.waiting);
         if waiting.open.get(&id).is_none_or(|asked| asked.of != from) {
             return;
@@ -277,13 +287,49 @@ impl Client {
         }
     }
 
+    /// Sends a heartbeat that need not be waited for, if this is one. One that only says what the
+    /// follower knows by itself is not even sent.
+    fn beat(&self, rpc: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let (peers, term) = (&self.peers, rpc.vote.leader_id.term);
+        let held = locked(&peers.acknowledged).get(&self.to).copied();
+        let prev = position(rpc.prev_log_id.as_ref());
+        let asks_nothing = rpc.entries.is_empty()
+            && prev.is_some()
+            && held.is_some_and(|(of, held)| of == term && prev <= Some(held));
+        if !asks_nothing
+            || !peers.beats.is_there(&self.to, term)
+            || !peers.is_up(&self.to)
+            || peers.view.borrow().retired.contains(&self.to)
+        {
+            return false;
+        }
+        let commit = position(rpc.leader_commit.as_ref());
+        let is_news = peers.beats.tell(&self.to, commit);
+        let knows = commit.is_some_and(|at| at.term == term && at.leader == peers.me)
+            && commit <= held.map(|(_, held)| held)
+            && peers
+                .log
+                .settled_membership()
+                .is_some_and(|membership| pairs::are_majority(&membership, &peers.me, &self.to));
+        if is_news && knows {
+            return true;
+        }
+        let id = {
+            let mut waiting = locked(&peers.waiting);
+            let id = waiting.next;
+            waiting.next = waiting.next.wrapping_add(1);
+            id
+        };
+        peers.beats.sent(&self.to, id);
+        peers.outbox.send(self.to, &Message::Append { id, append: self.append(rpc) })
+    }
+
     /// Makes an answer to an append one that openraft may see.
     fn believe(
         &self,
         answer: Answer,
         vote: &Vote,
-        prev: Option<LogPosition>,
-        last: Option<LogPosition>,
+        (prev, last, commit): (Option<LogPosition>, Option<LogPosition>, Option<LogPosition>),
     ) -> Result<AppendEntriesResponse<NodeId>, NoAnswer> {
         let term = vote.leader_id.term;
         match answer {
@@ -294,6 +340,7 @@ impl Client {
                     let held = acknowledged.entry(self.to).or_insert((term, matching));
                     held.1 = held.1.max(matching);
                 }
+                self.peers.beats.answered(self.to, term, commit);
                 Ok(AppendEntriesResponse::Success)
             }
             Answer::Conflict => {
@@ -342,6 +389,9 @@ impl RaftNetwork<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
+        if self.beat(&rpc) {
+            return Ok(AppendEntriesResponse::Success);
+        }
         let prev = position(rpc.prev_log_id.as_ref());
         let last = rpc.entries.last().map(|entry| LogPosition::of(&entry.log_id));
         let what = (VoteRecord::of(&rpc.vote), prev, last);
@@ -364,7 +414,8 @@ impl RaftNetwork<TypeConfig> for Client {
         self.under_way = None;
         match reply {
             Ok(Reply::Appended(answer)) => {
-                self.believe(answer, &rpc.vote, prev, last).map_err(unreachable)
+                let commit = position(rpc.leader_commit.as_ref());
+                self.believe(answer, &rpc.vote, (prev, last, commit)).map_err(unreachable)
             }
             Ok(Reply::Voted { .. }) => Err(unreachable(NoAnswer::Wrong)),
             Err(_) => Err(RPCError::Network(NetworkError::new(&NoAnswer::Lost))),

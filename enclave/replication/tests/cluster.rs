@@ -134,6 +134,48 @@ async fn a_network_that_loses_reorders_and_flips_bytes_ends_nobody_and_order_hol
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_three_a_follower_applies_when_it_holds_and_the_leader_a_round_trip_after_it_appends() {
+    let cluster = Cluster::born(3, 2).await;
+    cluster.led().await;
+    cluster.net.weather(Weather { delay: Duration::from_millis(50), ..Weather::default() });
+    cluster.ticks(0, 2, &[0, 1, 2]).await;
+    let leader = cluster.place(cluster.led().await.id);
+    let follower = cluster.others(leader)[0];
+    for _ in 0..5 {
+        // whatever heartbeats are under way
+        pause(70).await;
+        let size = cluster.boots[leader].size();
+        let sizes = |cluster: &Cluster| [leader, follower].map(|i| cluster.boots[i].size() - size);
+        cluster.boots[leader].replication.propose(EntryBody::Tick, None).unwrap();
+        pause(60).await;
+        assert_eq!(sizes(&cluster), [0, 1]);
+        pause(50).await;
+        assert_eq!(sizes(&cluster), [1, 1]);
+        // the next one does not wait until the followers were told of the last
+        cluster.boots[leader].replication.propose(EntryBody::Tick, None).unwrap();
+        pause(60).await;
+        assert_eq!(sizes(&cluster), [1, 2]);
+        pause(50).await;
+        assert_eq!(sizes(&cluster), [2, 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_five_nobody_applies_what_only_two_hold() {
+    let cluster = Cluster::born(5, 3).await;
+    let leader = cluster.place(cluster.led().await.id);
+    cluster.ticks(leader, 3, &[0, 1, 2, 3, 4]).await;
+    let others = cluster.others(leader);
+    let size = cluster.boots[leader].size();
+    for far in &others[1..] {
+        cluster.isolate(*far, false);
+    }
+    cluster.boots[leader].replication.propose(EntryBody::Tick, None).unwrap();
+    pause(500).await;
+    assert_eq!([leader, others[0]].map(|i| cluster.boots[i].size()), [size; 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nodes_on_several_continents_commit() {
     let cluster = Cluster::born_with(3, 2, |config| config.timing = Timing::far()).await;
     cluster.net.weather(Weather {

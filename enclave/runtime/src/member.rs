@@ -76,6 +76,8 @@ pub(crate) struct Member {
     admitted: BTreeMap<BootId, CommittedAt>,
     birth: Option<GenesisRun>,
     began: Instant,
+    /// Who appended the entry that committed last.
+    leader: Option<BootId>,
     /// Each node's current boot, as was last told to the node and replication.
     boots: Arc<BTreeMap<NodeName, BootId>>,
     evidence_in: mpsc::Sender<Evidence>,
@@ -122,6 +124,7 @@ impl Member {
             admitted: BTreeMap::new(),
             birth,
             began: Instant::now(),
+            leader: None,
             boots,
             evidence_in,
             evidence,
@@ -243,9 +246,17 @@ impl Member {
                     if self.admitted.len() >= MAX_ADMITTED {
                         self.admitted.pop_first();
                     }
-                    self.admitted.insert(record.id(), at);
+                    self.admitted.insert(record.id(), at.clone());
+                }
+                let leader = at.log().leader;
+                if self.leader != Some(leader) {
+                    self.leader = Some(leader);
+                    self.node.must(Event::Leader(leader)).await;
                 }
                 self.node.must(Event::Committed(*committed)).await;
+            }
+            Out::Appended { index, entry } => {
+                self.node.offer(Event::Appended { index, entry });
             }
             Out::RootMismatch { from: _, node, size, theirs } => {
                 if let Some(from) = node {

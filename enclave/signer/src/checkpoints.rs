@@ -29,8 +29,10 @@ use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::Role;
 
-/// How long a gathering waits for more than t cosignatures.
+/// How long a checkpoint to publish waits for more than t cosignatures.
 const GATHER_ALL: Millis = Millis(250);
+/// How long a node waits for cosignatures that the others give unasked.
+const UNASKED_PATIENCE: Millis = Millis(500);
 /// How long a gathering lasts at most.
 const GATHER_LIFE: Millis = Millis(5_000);
 /// For how many intervals a node that has applied more than it has published hears of no checkpoint
@@ -50,9 +52,18 @@ enum LogPart {
 struct Gathering {
     checkpoint: Checkpoint,
     lines: BTreeMap<NodeName, NoteSignature>,
-    asked: BTreeSet<NodeName>,
+    /// Who was asked; nobody yet, where they are about to say it unasked.
+    asked: Option<BTreeSet<NodeName>>,
     since: UnixMillis,
     log: LogPart,
+}
+
+/// A cosignature that nobody had asked for when it came. It is verified when it is used.
+#[derive(Clone, Copy)]
+struct Unasked {
+    size: u64,
+    at: UnixMillis,
+    signature: [u8; 64],
 }
 
 /// A leader's word for a log signature, as it came.
@@ -84,6 +95,10 @@ pub(crate) struct Checkpoints {
     /// Since when this node has applied more than it has published, or when it last asked.
     behind_since: Option<UnixMillis>,
     early: PerPeer<Early>,
+    /// The newest of each node that this node had no use for when it came.
+    unasked: BTreeMap<NodeName, Unasked>,
+    /// Up to which size this node has cosigned unasked.
+    volunteered: u64,
 }
 
 impl Checkpoints {
@@ -91,6 +106,7 @@ impl Checkpoints {
     pub(crate) fn forget_newest(&mut self) {
         self.newest = None;
         self.for_receipts = None;
+        self.unasked.clear();
     }
 }
 
@@ -105,6 +121,8 @@ impl Default for Checkpoints {
             published_at: UnixMillis(0),
             behind_since: None,
             early: PerPeer::new(MAX_EARLY),
+            unasked: BTreeMap::new(),
+            volunteered: 0,
         }
     }
 }
@@ -170,9 +188,14 @@ impl Node {
             self.prove(&note, size, now);
         }
         if self.wants_proof() && self.checkpoints.for_receipts.is_none() {
-            self.checkpoints.for_receipts = self.gather(now);
+            self.checkpoints.for_receipts = if self.checkpoints.volunteered == self.state.size() {
+                self.gather_unasked(now)
+            } else {
+                self.gather(now)
+            };
             self.finish_gatherings(now);
         }
+        self.ask_the_silent(now);
         self.lead_publishing(now);
         self.ask_for_checkpoint(now);
     }
@@ -259,6 +282,13 @@ impl Node {
 
     /// Begins to gather cosignatures of this node's tree as it is.
     fn gather(&mut self, now: UnixMillis) -> Option<Gathering> {
+        let mut gathering = self.gather_unasked(now)?;
+        self.ask_for(&mut gathering, now);
+        Some(gathering)
+    }
+
+    /// The same, without asking for any.
+    fn gather_unasked(&self, now: UnixMillis) -> Option<Gathering> {
         let (size, root) = (self.state.size(), self.state.root());
         let checkpoint = Checkpoint::new(&self.origin(), size, root);
         let me = self.roster.me().clone();
@@ -266,15 +296,67 @@ impl Node {
         let seconds = UnixSeconds::from(now);
         let signature = self.boot.sign(&checkpoint.cosignature_message(seconds));
         let line = NoteSignature::cosignature(&key, seconds, &signature);
+        let mut lines = BTreeMap::from([(me, line)]);
+        for (node, unasked) in &self.checkpoints.unasked {
+            if unasked.size == size
+                && let Some(line) = self.cosignature_of(node, &checkpoint, unasked)
+            {
+                lines.insert(node.clone(), line);
+            }
+        }
+        Some(Gathering { checkpoint, lines, asked: None, since: now, log: LogPart::NotWanted })
+    }
+
+    fn ask_for(&mut self, gathering: &mut Gathering, now: UnixMillis) {
         let live = self.roster.live(now);
-        self.send_others(&live, &PeerMessage::Cosign { size, root });
-        Some(Gathering {
-            checkpoint,
-            lines: BTreeMap::from([(me, line)]),
-            asked: live.into_iter().collect(),
-            since: now,
-            log: LogPart::NotWanted,
-        })
+        let (size, root) = (gathering.checkpoint.size, gathering.checkpoint.root);
+        let silent: Vec<NodeName> =
+            live.iter().filter(|name| !gathering.lines.contains_key(*name)).cloned().collect();
+        self.send_others(&silent, &PeerMessage::Cosign { size, root });
+        gathering.asked = Some(live.into_iter().collect());
+    }
+
+    /// Asks for what should have come unasked and did not.
+    fn ask_the_silent(&mut self, now: UnixMillis) {
+        if let Some(mut gathering) = self.checkpoints.for_receipts.take() {
+            if gathering.asked.is_none() && now.since(gathering.since) >= UNASKED_PATIENCE {
+                self.ask_for(&mut gathering, now);
+            }
+            self.checkpoints.for_receipts = Some(gathering);
+        }
+    }
+
+    /// A signature is recorded and no other is under way: whoever waits for its proof needs this
+    /// node's cosignature, and gets it without having to ask. Under load one asking serves many, and
+    /// nobody says anything unasked.
+    pub(crate) fn volunteer(&mut self, now: UnixMillis) {
+        let is_at_rest = std::mem::take(&mut self.signing.recorded) && self.signing.is_empty();
+        if !is_at_rest {
+            return;
+        }
+        let (size, root) = (self.state.size(), self.state.root());
+        let message =
+            Checkpoint::new(&self.origin(), size, root).cosignature_message(UnixSeconds::from(now));
+        let signature = self.boot.sign(&message);
+        self.checkpoints.volunteered = size;
+        let others = self.roster.live(now);
+        self.send_others(&others, &PeerMessage::Cosigned { size, at: now, signature });
+    }
+
+    /// A node's line under a checkpoint, if its signature is good.
+    fn cosignature_of(
+        &self,
+        node: &NodeName,
+        checkpoint: &Checkpoint,
+        unasked: &Unasked,
+    ) -> Option<NoteSignature> {
+        let key = self.cosigning_key(node)?;
+        let seconds = UnixSeconds::from(unasked.at);
+        let verifying = ed25519_dalek::VerifyingKey::from_bytes(key.public_key()).ok()?;
+        let signature = ed25519_dalek::Signature::from_bytes(&unasked.signature);
+        let message = checkpoint.cosignature_message(seconds);
+        verifying.verify_strict(&message, &signature).ok()?;
+        Some(NoteSignature::cosignature(&key, seconds, &unasked.signature))
     }
 
     /// A peer asks for this boot's cosignature.
@@ -317,37 +399,44 @@ impl Node {
         signature: [u8; 64],
         now: UnixMillis,
     ) {
-        let Some(key) = self.cosigning_key(from) else { return };
-        let seconds = UnixSeconds::from(at);
-        let Ok(verifying) = ed25519_dalek::VerifyingKey::from_bytes(key.public_key()) else {
-            return;
-        };
-        let parsed = ed25519_dalek::Signature::from_bytes(&signature);
-        let line = NoteSignature::cosignature(&key, seconds, &signature);
+        let said = Unasked { size, at, signature };
+        let mut lines = Vec::new();
+        for slot in [&self.checkpoints.for_receipts, &self.checkpoints.for_publishing] {
+            let gathering = slot.as_ref().filter(|gathering| gathering.checkpoint.size == size);
+            lines.push(gathering.and_then(|gathering| {
+                let is_new = !gathering.lines.contains_key(from);
+                is_new.then(|| self.cosignature_of(from, &gathering.checkpoint, &said)).flatten()
+            }));
+        }
+        let is_used = lines.iter().any(Option::is_some);
         let slots = [&mut self.checkpoints.for_receipts, &mut self.checkpoints.for_publishing];
-        for gathering in slots.into_iter().flatten() {
-            let message = gathering.checkpoint.cosignature_message(seconds);
-            if gathering.checkpoint.size == size
-                && verifying.verify_strict(&message, &parsed).is_ok()
-            {
-                gathering.lines.insert(from.clone(), line.clone());
+        for (slot, line) in slots.into_iter().zip(lines) {
+            if let (Some(gathering), Some(line)) = (slot, line) {
+                gathering.lines.insert(from.clone(), line);
             }
         }
-        self.finish_gatherings(now);
+        if is_used {
+            return self.finish_gatherings(now);
+        }
+        // perhaps of an entry that is not applied here yet; one for each node of the roster
+        let known = self.checkpoints.unasked.get(from).map_or(0, |unasked| unasked.size);
+        if size >= known && self.roster.party(from).is_some() {
+            self.checkpoints.unasked.insert(from.clone(), said);
+        }
     }
 
     fn finish_gatherings(&mut self, now: UnixMillis) {
         let t = usize::from(self.threshold);
+        let has_enough = |gathering: &Gathering| gathering.lines.len() >= t;
         let is_done = |gathering: &Gathering| {
-            let all = gathering.lines.len() >= gathering.asked.len();
+            let asked = gathering.asked.as_ref().map_or(0, BTreeSet::len);
+            let all = gathering.lines.len() >= asked;
             let waited = now.since(gathering.since) >= GATHER_ALL;
-            gathering.lines.len() >= t
-                && (all || waited)
-                && !matches!(gathering.log, LogPart::Running)
+            has_enough(gathering) && (all || waited) && !matches!(gathering.log, LogPart::Running)
         };
         let is_old = |gathering: &Gathering| now.since(gathering.since) >= GATHER_LIFE;
         if let Some(gathering) = self.checkpoints.for_receipts.take() {
-            if is_done(&gathering) {
+            if has_enough(&gathering) {
                 self.cosigned_enough(&gathering, now);
             } else if !is_old(&gathering) {
                 self.checkpoints.for_receipts = Some(gathering);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use casemate_audit::TailError;
 use casemate_audit::store::File;
 use casemate_ledger::apply::StepError;
-use casemate_ledger::{Attachment, Committed, EntryBody, StateError};
+use casemate_ledger::{Attachment, Committed, Entry, EntryBody, StateError};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, GenesisId, Millis, NodeName};
 use casemate_threshold::Misuse;
@@ -71,6 +71,17 @@ pub enum Event {
     },
     /// The next entry is committed. In order, each once.
     Committed(Committed),
+    /// The entries that commit from here on were appended by this boot. Told in its place among
+    /// them, so that every node learns it at the same entry.
+    Leader(BootId),
+    /// This boot leads replication and appended an entry that is not committed yet; everything
+    /// before it is applied.
+    Appended {
+        /// Where it will stand in the ledger.
+        index: u64,
+        /// The entry.
+        entry: Box<Entry>,
+    },
     /// A peer sent this, inside its channel.
     Peer {
         /// The node at the channel's other end.

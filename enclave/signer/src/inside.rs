@@ -27,6 +27,8 @@ use rand_core::OsRng;
 
 use crate::{BootSecret, Bytes, Event, Node, NodeConfig, Output, PeerMessage};
 
+mod ahead;
+
 const REGIONS: [&str; 3] = ["eu-west-1", "sa-east-1", "us-east-1"];
 const POLICY: &str = r#"
 version = 1
@@ -265,6 +267,13 @@ impl Trio {
 
     /// Has a message committed.
     fn ask_for_note(&mut self) -> RequestId {
+        let (entry, id) = self.ask();
+        self.propose(entry, None);
+        id
+    }
+
+    /// A fresh request to sign a message.
+    fn ask(&mut self) -> (EntryBody, RequestId) {
         self.requests = self.requests.saturating_add(1);
         let (key, public) = person(20);
         let request = SignRequest {
@@ -280,8 +289,7 @@ impl Trio {
         let preimage = Stamp::preimage(&scope, &credential, issued_at, expires_at, &[5; 16], &body);
         let signature = key.sign(&preimage).to_bytes();
         let stamp = Stamp { credential, issued_at, expires_at, nonce: [5; 16], signature };
-        self.propose(EntryBody::Request { stamp, body }, None);
-        request.request_id
+        (EntryBody::Request { stamp, body }, request.request_id)
     }
 
     /// The same states, but that nothing was ever charged: replication that lies.

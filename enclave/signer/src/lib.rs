@@ -7,7 +7,7 @@
 //!
 //! Rooms: [`boot`] keys of one boot; [`event`] what happens and what is wanted; [`node`] dispatch;
 //! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
-//! `replies` both sides of that; `views` what can be read; `signing` permits to signatures;
+//! `replies` both sides of that; `views` what can be read; `signing` permits to signatures; `ahead` what of it goes before the commit;
 //! `tally` what this boot released; `triples` their stock; `keygen` and `key_tests` new keys, and shares for nodes that lost theirs;
 //! `shares` the schemes; `checkpoints` and `publish` the log; `runs` protocol runs in progress;
 //! `roster` who is there; `stats` counters; `bounded` caps.
@@ -18,6 +18,7 @@ pub mod event;
 pub mod node;
 pub mod peer;
 
+mod ahead;
 mod bounded;
 mod checkpoints;
 mod key_tests;

@@ -62,6 +62,8 @@ pub struct Node {
     pub(crate) key_runs: BTreeMap<BootId, RunRegistry>,
     /// Boots that take part: those from the beginning, and others once they were heard.
     pub(crate) heard: BTreeSet<BootId>,
+    /// The boot that appends what commits now.
+    pub(crate) leader: Option<BootId>,
     /// Whom this boot has still to tell that it takes part.
     greet: BTreeSet<NodeName>,
     pub(crate) runs: Runs,
@@ -186,6 +188,7 @@ impl Node {
             asked: BTreeMap::new(),
             key_runs: BTreeMap::new(),
             heard,
+            leader: None,
             greet: BTreeSet::new(),
             runs: Runs::default(),
             signing: Signing::default(),
@@ -284,6 +287,8 @@ impl Node {
             }
             Event::Ask { ticket, query } => self.ask(ticket, &query, now),
             Event::Committed(committed) => self.apply(&committed, now),
+            Event::Leader(boot) => self.leader = Some(boot),
+            Event::Appended { index, entry } => self.start_ahead(index, &entry, now),
             Event::Peer { from, bytes } => self.peer(&from, bytes.as_slice(), now),
             Event::Link { node, up } => {
                 self.roster.set_link(&node, up);
@@ -403,8 +408,10 @@ impl Node {
             self.admitted(node, boot, now);
         }
         self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
+        self.settle_ahead(index, now);
         self.resume_early_starts(now);
         self.drive_job(index, now);
+        self.volunteer(now);
         self.drive_checkpoints(now);
         if index.checked_rem(FORGET_EVERY) == Some(0) {
             self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
@@ -503,8 +510,24 @@ impl Node {
                     triples,
                     root,
                     epoch,
+                    ahead: None,
                 };
                 self.join_sign(from, start, now);
+            }
+            PeerMessage::StartAhead { index, entry, participants, triples, root, epoch } => {
+                let start = crate::signing::StartSign {
+                    index,
+                    attempt: 0,
+                    participants,
+                    triples,
+                    root,
+                    epoch,
+                    ahead: Some(entry),
+                };
+                self.join_sign(from, start, now);
+            }
+            PeerMessage::JoinedAhead { index, root } => {
+                self.joined_ahead(from, index, root, now);
             }
             PeerMessage::Declined { index, attempt, next } => {
                 self.declined(from, index, attempt, next, now);

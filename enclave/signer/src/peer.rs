@@ -186,6 +186,39 @@ pub enum PeerMessage {
         #[n(0)]
         run: RunId,
     },
+    /// Sign what the entry at `index` will allow, once it is applied: the sender appended it, and
+    /// leads the first attempt.
+    #[n(18)]
+    StartAhead {
+        /// Where the entry will stand.
+        #[n(0)]
+        index: u64,
+        /// The entry's hash.
+        #[n(1)]
+        entry: Hash32,
+        /// Exactly t nodes, the sender among them.
+        #[n(2)]
+        participants: Vec<NodeName>,
+        /// For ECDSA: the triples to use up.
+        #[n(3)]
+        triples: Option<Hash32>,
+        /// The root of the sender's tree with everything before that entry.
+        #[n(4)]
+        root: Hash32,
+        /// The key's epoch, as the sender has it.
+        #[n(5)]
+        epoch: u64,
+    },
+    /// The sender has applied the entry and takes part in the attempt that was started ahead of it.
+    #[n(19)]
+    JoinedAhead {
+        /// The entry.
+        #[n(0)]
+        index: u64,
+        /// The root of the sender's tree with that entry as its last leaf.
+        #[n(1)]
+        root: Hash32,
+    },
 }
 
 /// Make shares of a key: new ones where it is not live, else for the nodes that have none.

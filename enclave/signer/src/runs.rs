@@ -234,7 +234,7 @@ impl Node {
         }
     }
 
-    fn take_step(&mut self, id: RunId, step: AnyStep, now: UnixMillis) {
+    pub(crate) fn take_step(&mut self, id: RunId, step: AnyStep, now: UnixMillis) {
         for outgoing in step.send {
             if let Some(to) = self.roster.name(outgoing.to).cloned() {
                 let mut message = PeerMessage::Run(outgoing.bytes);

@@ -7,6 +7,9 @@
 //! key and epoch from there (I4). The leader's tree root with the entry as last leaf is compared
 //! first: where they differ no share is made, and a node that t peers contradict halts.
 //!
+//! An entry that finds nothing else unsigned is led first by whoever appended it, and may have
+//! been started ahead of its commit: see [`crate::ahead`].
+//!
 //! Within τ an entry is driven at most three times, each time with fresh one-time values. All
 //! participants end with the verified signature; the leader proposes it at once, the others if they
 //! do not see it recorded in time. It is shown to nobody before it is in the log (I10).
@@ -14,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_ledger::permit::MAX_ATTEMPTS;
-use casemate_ledger::{Attempt, EntryBody, Permit};
+use casemate_ledger::{Attempt, EntryBody, Permit, RunBinding};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{CredentialId, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
@@ -22,12 +25,13 @@ use casemate_threshold::{
     Authorised, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec, TriplePairId,
 };
 
+use crate::ahead::Ahead;
 use crate::bounded::PerPeer;
 use crate::event::Output;
 use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::runs::Role;
-use crate::shares::{sign_purpose, subject, wants_triples};
+use crate::shares::{AnyRun, AnyStep, sign_purpose, subject, wants_triples};
 use crate::stats::Count;
 use crate::tally::TallyError;
 
@@ -47,11 +51,24 @@ pub(crate) struct StartSign {
     pub(crate) attempt: u8,
     pub(crate) participants: Vec<NodeName>,
     pub(crate) triples: Option<Hash32>,
+    /// The leader's root: with the entry as its last leaf, or before it if it started ahead.
     pub(crate) root: Hash32,
     pub(crate) epoch: u64,
+    /// The entry's hash, if the leader started ahead of its commit.
+    pub(crate) ahead: Option<Hash32>,
 }
 
-enum Phase {
+impl StartSign {
+    /// How many leaves the leader's root is over.
+    const fn size(&self) -> u64 {
+        match self.ahead {
+            Some(_) => self.index,
+            None => self.index.saturating_add(1),
+        }
+    }
+}
+
+pub(crate) enum Phase {
     /// No attempt runs; none is led by this node before this time.
     Open { not_before: UnixMillis },
     /// An attempt runs.
@@ -60,29 +77,47 @@ enum Phase {
     Made { signature: Vec<u8>, propose_at: UnixMillis },
 }
 
-struct Job {
-    permit: Permit,
+pub(crate) struct Job {
+    pub(crate) permit: Permit,
+    /// Who leads first: who appended the entry, if nothing else was unsigned then.
+    first: Option<NodeName>,
     since: UnixMillis,
     /// The lowest attempt that all whom this node heard of can still take part in.
-    next: u8,
+    pub(crate) next: u8,
     /// Who failed this entry before: others are asked first.
     avoid: BTreeSet<NodeName>,
     /// How many of this node's attempts each peer has led.
     led: BTreeMap<NodeName, u8>,
     /// Whether this boot has counted it among what it released a share for.
     tallied: bool,
-    phase: Phase,
+    pub(crate) phase: Phase,
+}
+
+/// What a run signs, and what it is bound to.
+pub(crate) struct Bound {
+    pub(crate) binding: RunBinding,
+    pub(crate) scheme: Scheme,
+    pub(crate) digest: [u8; 32],
+    pub(crate) release_by: UnixMillis,
 }
 
 /// Everything allowed and not yet signed.
 pub(crate) struct Signing {
-    jobs: BTreeMap<u64, Job>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
     early: PerPeer<(StartSign, UnixMillis)>,
+    pub(crate) ahead: Option<Ahead>,
+    /// A signature was recorded by the entry that is being applied.
+    pub(crate) recorded: bool,
 }
 
 impl Default for Signing {
     fn default() -> Self {
-        Self { jobs: BTreeMap::new(), early: PerPeer::new(MAX_EARLY_STARTS) }
+        Self {
+            jobs: BTreeMap::new(),
+            early: PerPeer::new(MAX_EARLY_STARTS),
+            ahead: None,
+            recorded: false,
+        }
     }
 }
 
@@ -102,7 +137,7 @@ impl Signing {
 /// The one place where a ledger's permit becomes leave to release a share: an [`Attempt`] exists
 /// only for a committed, applied, allowed and charged entry, and is used up here.
 #[expect(clippy::needless_pass_by_value, reason = "an attempt is used once")]
-fn authorise(attempt: Attempt, run: RunId) -> Authorised {
+pub(crate) fn authorise(attempt: Attempt, run: RunId) -> Authorised {
     let subject = subject(attempt.scheme(), &attempt.digest());
     Authorised::dangerous_assert_committed_and_allowed(run, subject, attempt.release_by())
 }
@@ -112,7 +147,9 @@ impl Node {
     pub(crate) fn allowed(&mut self, permit: Permit, now: UnixMillis) {
         let phase = Phase::Open { not_before: now };
         let (avoid, led) = (BTreeSet::new(), BTreeMap::new());
-        let job = Job { permit, since: now, next: 0, avoid, led, tallied: false, phase };
+        // every node finds the same here: the log says what is unsigned, and who appended
+        let first = self.signing.jobs.is_empty().then(|| self.appender()).flatten();
+        let job = Job { permit, first, since: now, next: 0, avoid, led, tallied: false, phase };
         self.signing.jobs.insert(job.permit.index(), job);
     }
 
@@ -133,6 +170,7 @@ impl Node {
         for index in done {
             self.drop_job(index);
         }
+        self.signing.recorded = true;
         self.wait_for_receipt(credential, request_id);
     }
 
@@ -189,8 +227,17 @@ impl Node {
         let Some(job) = self.signing.jobs.get(&index) else { return false };
         let turn = now.since(job.since).0.checked_div(timeout).unwrap_or(0);
         let able = |name: &NodeName| self.is_able(&job.permit, name);
-        let leader = self.roster.leader(index.saturating_add(turn), now, able);
-        let leads = leader.as_ref() == Some(self.roster.me());
+        let first = job
+            .first
+            .as_ref()
+            .filter(|first| turn == 0 && self.roster.is_live(first, now) && able(first));
+        let leads = match first {
+            Some(first) => first == self.roster.me(),
+            None => {
+                let leader = self.roster.leader(index.saturating_add(turn), now, able);
+                leader.as_ref() == Some(self.roster.me())
+            }
+        };
         let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
             Phase::Made { signature, propose_at } if *propose_at <= now => {
@@ -211,8 +258,12 @@ impl Node {
     /// Whether a node can take part: it holds a share, and its boot has applied the entry itself. One
     /// that was admitted later has no permit for it.
     fn is_able(&self, permit: &Permit, name: &NodeName) -> bool {
+        self.was_able(permit.key(), permit.at(), name)
+    }
+
+    pub(crate) fn was_able(&self, key: &KeyName, then: UnixMillis, name: &NodeName) -> bool {
         let admitted = self.state.boot(name).map(|boot| boot.admitted);
-        self.holds(permit.key(), name) && admitted.is_some_and(|at| at <= permit.at())
+        self.holds(key, name) && admitted.is_some_and(|at| at <= then)
     }
 
     /// Leads an attempt, if this node has what it takes. If only triples are missing, asks for some
@@ -241,7 +292,8 @@ impl Node {
             triples = Some(pair.0);
         }
         let named = participants.clone();
-        let start = StartSign { index, attempt, participants: named, triples, root, epoch };
+        let start =
+            StartSign { index, attempt, participants: named, triples, root, epoch, ahead: None };
         if self.begin_sign(&start, true, now) {
             let StartSign { participants: named, .. } = start;
             let message = PeerMessage::StartSign {
@@ -293,9 +345,9 @@ impl Node {
             self.keep_start(from, start, until);
             return;
         }
-        match self.tree.root_at(index.saturating_add(1)) {
+        let size = start.size();
+        match self.tree.root_at(size) {
             Ok(ours) if ours != start.root => {
-                let size = index.saturating_add(1);
                 return self.dispute(from.clone(), size, start.root, ours);
             }
             Ok(_) => {}
@@ -306,6 +358,9 @@ impl Node {
         let Some(job) = self.signing.jobs.get(&index) else {
             return self.decline(from, index, attempt);
         };
+        if start.ahead.is_some_and(|entry| entry != job.permit.entry()) {
+            return self.decline(from, index, attempt);
+        }
         let with_triples = wants_triples(job.permit.scheme());
         if matches!(job.phase, Phase::Made { .. }) || start.triples.is_some() != with_triples {
             return;
@@ -338,7 +393,13 @@ impl Node {
         }
         let is_fresh = |job: &Job| job.permit.next_attempt(attempt) == attempt;
         let was_fresh = is_fresh(job);
+        let before = std::mem::take(&mut self.out);
         let begun = self.begin_sign(&start, false, now);
+        let run = std::mem::replace(&mut self.out, before);
+        if begun && start.ahead.is_some() {
+            self.say_joined(from, index);
+        }
+        self.out.extend(run);
         if let Some(job) = self.signing.jobs.get_mut(&index)
             && was_fresh
             && !is_fresh(job)
@@ -387,6 +448,9 @@ impl Node {
         now: UnixMillis,
     ) {
         let Some(party) = self.roster.party(from) else { return };
+        if attempt == 0 {
+            self.ahead_declined(party, index, now);
+        }
         let Some(job) = self.signing.jobs.get_mut(&index) else { return };
         let Phase::Running { run, attempt: running } = &job.phase else { return };
         let run = *run;
@@ -456,7 +520,7 @@ impl Node {
     }
 
     /// Whether this boot's own tally has room for an entry, or has counted it already.
-    fn may_release(&self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+    pub(crate) fn may_release(&self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
         match self.signing.jobs.get(&index) {
             Some(job) if !job.tallied => self.tally.check(&self.state, &job.permit, now).map(drop),
             _ => Ok(()),
@@ -464,7 +528,7 @@ impl Node {
     }
 
     /// Counts an entry, once for all its attempts: they are of one digest.
-    fn tally(&mut self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
+    pub(crate) fn tally(&mut self, index: u64, now: UnixMillis) -> Result<(), TallyError> {
         if let Some(job) = self.signing.jobs.get_mut(&index)
             && !job.tallied
         {
@@ -482,16 +546,28 @@ impl Node {
         led: bool,
         now: UnixMillis,
     ) -> Result<RunId, RunError> {
-        let binding = attempt.binding().clone();
+        let (binding, scheme, digest) =
+            (attempt.binding().clone(), attempt.scheme(), attempt.digest());
+        let what = Bound { binding, scheme, digest, release_by: attempt.release_by() };
+        let then = move |run: &mut AnyRun, id| run.authorise(authorise(attempt, id), now).map(Some);
+        self.run_bound(what, start.triples, led, now, then)
+    }
+
+    /// Begins the run that an attempt is bound to, or will be.
+    pub(crate) fn run_bound(
+        &mut self,
+        what: Bound,
+        triples: Option<Hash32>,
+        led: bool,
+        now: UnixMillis,
+        then: impl FnOnce(&mut AnyRun, RunId) -> Result<Option<AnyStep>, RunError>,
+    ) -> Result<RunId, RunError> {
+        let Bound { binding, scheme, digest, release_by } = what;
         let set =
             self.roster.participants(&binding.participants).ok_or(Misuse::NotParticipating)?;
         let key = KeyRef { name: binding.key.clone(), epoch: KeyEpoch(binding.epoch) };
-        let digest = attempt.digest();
-        let pair: Option<TriplePair> = match start.triples {
-            Some(id) => self.triples.take(&set, &TriplePairId(id)),
-            None => None,
-        };
-        let scheme = attempt.scheme();
+        let pair: Option<TriplePair> =
+            triples.and_then(|id| self.triples.take(&set, &TriplePairId(id)));
         let purpose = sign_purpose(scheme, key, binding.path.clone(), digest, pair.as_ref())?;
         let context = RunContext::new(RunSpec {
             genesis: binding.genesis,
@@ -505,19 +581,13 @@ impl Node {
             attempt: u64::from(binding.attempt),
         })?;
         // no step of the run is taken after this, so no share is released later
-        let deadline = attempt.release_by().min(now.saturating_add(self.config.attempt_timeout));
+        let deadline = release_by.min(now.saturating_add(self.config.attempt_timeout));
         let role = Role::Sign { index: binding.index, led };
-        self.begin_run(
-            context,
-            deadline,
-            role,
-            now,
-            move |node, claim| {
-                let live = node.keygen.live.get(&binding.key).ok_or(Misuse::WrongKey)?;
-                live.sign(claim, pair, digest.to_vec(), node.entropy.as_mut())
-            },
-            move |run, id| run.authorise(authorise(attempt, id), now).map(Some),
-        )
+        let build = move |node: &mut Self, claim| {
+            let live = node.keygen.live.get(&binding.key).ok_or(Misuse::WrongKey)?;
+            live.sign(claim, pair, digest.to_vec(), node.entropy.as_mut())
+        };
+        self.begin_run(context, deadline, role, now, build, then)
     }
 
     /// An attempt made a signature, which the run has verified.
@@ -540,6 +610,7 @@ impl Node {
     pub(crate) fn attempt_failed(&mut self, index: u64, blamed: &[NodeName], now: UnixMillis) {
         let party = self.registry.me().party.number();
         let wait = STAGGER.saturating_mul(u64::from(party));
+        self.ahead_failed(index);
         if let Some(job) = self.signing.jobs.get_mut(&index)
             && matches!(job.phase, Phase::Running { .. })
         {

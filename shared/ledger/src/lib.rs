@@ -7,13 +7,14 @@
 //!
 //! Rooms: [`entry`] what can be appended; [`state`] what is kept; [`apply`] one step;
 //! [`requests`] (with what is remembered of them), [`approvals`], [`governance`], [`freeze`], [`keys`], [`admission`], [`recovery`] its parts;
-//! [`permit`] what a step allows a node to do; [`payload`] bytes to digest and intent;
+//! [`permit`] what a step allows a node to do; [`foresee`] what the next one would; [`payload`] bytes to digest and intent;
 //! [`replay`] the same steps for an auditor.
 
 pub mod admission;
 pub mod apply;
 pub mod approvals;
 pub mod entry;
+pub mod foresee;
 pub mod freeze;
 pub mod governance;
 pub mod keys;
@@ -30,6 +31,7 @@ pub mod verdict;
 
 pub use apply::{Applied, Committed, Effect};
 pub use entry::{Attachment, Entry, EntryBody};
+pub use foresee::Foreseen;
 pub use permit::{Attempt, Permit, PermitError, RunBinding};
 pub use state::{State, StateError};
 pub use verdict::Verdict;

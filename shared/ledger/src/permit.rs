@@ -191,6 +191,11 @@ impl Permit {
     pub const fn index(&self) -> u64 {
         self.index
     }
+    /// The entry's hash.
+    #[must_use]
+    pub const fn entry(&self) -> Hash32 {
+        self.entry
+    }
     /// Which request.
     #[must_use]
     pub const fn request(&self) -> (CredentialId, RequestId) {
@@ -261,14 +266,8 @@ impl Permit {
         if state.is_signed(&self.credential, &self.request_id) {
             return Err(PermitError::AlreadySigned);
         }
-        let key = &self.key;
-        let epoch =
-            state.key_epoch(key).ok_or_else(|| PermitError::NotLive { key: key.clone() })?;
-        let participants = current_participants(state, me, participants)?;
-        if let Some((node, _)) = participants.iter().find(|(node, _)| !state.is_holder(key, node)) {
-            let (node, key) = (node.clone(), key.clone());
-            return Err(PermitError::WithoutShare { node, key, epoch });
-        }
+        let what = (self.index, self.entry, &self.key, &self.path);
+        let binding = bind(state, me, participants, what, number)?;
         // whoever leads names the number, so a high one must not use up those below it
         let used = self.used.get_mut(usize::from(number)).filter(|used| !**used);
         let Some(used) = used else {
@@ -276,22 +275,40 @@ impl Permit {
         };
         *used = true;
         Ok(Attempt {
-            binding: RunBinding {
-                genesis: state.genesis(),
-                incarnation: state.incarnation(),
-                index: self.index,
-                entry: self.entry,
-                key: self.key.clone(),
-                epoch,
-                path: self.path.clone(),
-                participants,
-                attempt: number,
-            },
+            binding,
             scheme: self.scheme,
             digest: self.digest,
             release_by: self.release_by,
         })
     }
+}
+
+/// What a run for an entry is bound to, by the state as it is: index, entry, key and path are the
+/// entry's.
+pub(crate) fn bind(
+    state: &State,
+    me: &BootId,
+    participants: &[NodeName],
+    (index, entry, key, path): (u64, Hash32, &KeyName, &DerivationPath),
+    attempt: u8,
+) -> Result<RunBinding, PermitError> {
+    let epoch = state.key_epoch(key).ok_or_else(|| PermitError::NotLive { key: key.clone() })?;
+    let participants = current_participants(state, me, participants)?;
+    if let Some((node, _)) = participants.iter().find(|(node, _)| !state.is_holder(key, node)) {
+        let (node, key) = (node.clone(), key.clone());
+        return Err(PermitError::WithoutShare { node, key, epoch });
+    }
+    Ok(RunBinding {
+        genesis: state.genesis(),
+        incarnation: state.incarnation(),
+        index,
+        entry,
+        key: key.clone(),
+        epoch,
+        path: path.clone(),
+        participants,
+        attempt,
+    })
 }
 
 /// Exactly t different nodes of the roster with their current boots, `me` among them.

@@ -13,7 +13,7 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::request::SignRequest;
 use casemate_proto::stamp::{Method, Stamp, StampScope, VerifiedStamp};
 use casemate_proto::{
-    CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, UnixMillis,
+    CredentialId, Denial, DenialCode, PrincipalId, PublicKey, RequestId, Scheme, UnixMillis,
 };
 
 use crate::apply::{Effect, Step};
@@ -225,6 +225,38 @@ fn decide_fresh(state: &mut State, fresh: &Fresh<'_>, step: &mut Step) -> Verdic
         count_denial(state, fresh.key.0, step.now);
     }
     verdict
+}
+
+/// What a request that was not seen before would be allowed to have signed, and by which scheme, if
+/// it were applied now.
+pub(crate) fn foresee_request(
+    state: &State,
+    stamp: &Stamp,
+    body: &[u8],
+    now: UnixMillis,
+) -> Option<(SignRequest, Scheme, [u8; 32])> {
+    let authentic = state.authenticate(stamp, body, now).ok()?;
+    let key = (authentic.credential(), authentic.request.request_id);
+    if state.requests.contains_key(&key)
+        || state.is_rate_limited(&key.0, now)
+        || check_room(state, &key.0).is_err()
+    {
+        return None;
+    }
+    let asked = Asked {
+        key,
+        body_hash: authentic.stamp.body_hash(),
+        principal: &authentic.principal,
+        request: &authentic.request,
+        body,
+        first_seen: now,
+        approvals: &[],
+        life: Life { until: now, floor: UnixMillis(0) },
+    };
+    let (decision, decoded) = judge(state, &asked, now).ok()?;
+    let Decision::Allow(_) = decision else { return None };
+    let scheme = state.keys.get(&authentic.request.key)?.scheme;
+    Some((authentic.request, scheme, decoded.digest))
 }
 
 /// The same id again. Another body is an error; the same body gets the outcome that stands. A

@@ -132,16 +132,65 @@ async fn a_conflict_is_believed_where_nothing_was_acknowledged() {
     assert_eq!(answer, Some(AppendEntriesResponse::Conflict));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_follower_cannot_take_back_what_it_acknowledged() {
     let (desk, _) = desk().await.append(append(Some(4), 3), Answer::Done).await;
     let (desk, answer) = desk.append(append(Some(7), 1), Answer::Conflict).await;
     assert_eq!(answer, None);
+    // a heartbeat, too, of one that was not heard for a while
+    tokio::time::advance(Duration::from_millis(201)).await;
     let (desk, answer) = desk.append(append(Some(3), 0), Answer::Conflict).await;
     assert_eq!(answer, None);
     // above what it acknowledged it may conflict
     let (_, answer) = desk.append(append(Some(9), 1), Answer::Conflict).await;
     assert_eq!(answer, Some(AppendEntriesResponse::Conflict));
+}
+
+/// A heartbeat that must not be waited for. Its number.
+async fn beat(desk: &mut Desk, prev: u64) -> u64 {
+    let option = RPCOption::new(Duration::from_secs(1));
+    let answer = desk.client.append_entries(append(Some(prev), 0), option).await;
+    assert_eq!(answer.unwrap(), AppendEntriesResponse::Success);
+    desk.sent()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_is_waited_for_unless_its_follower_said_yes_a_moment_ago() {
+    let (mut desk, _) = desk().await.append(append(Some(4), 3), Answer::Done).await;
+    for _ in 0..3 {
+        let number = beat(&mut desk, 7).await;
+        tokio::time::advance(Duration::from_millis(150)).await;
+        desk.peers.answered(PEER, number, Reply::Appended(Answer::Done));
+    }
+    beat(&mut desk, 7).await;
+    // no answer for longer than two heartbeats: this one is waited for, and believed
+    tokio::time::advance(Duration::from_millis(201)).await;
+    let option = RPCOption::new(Duration::from_secs(1));
+    let asked = desk.client.append_entries(append(Some(7), 0), option);
+    assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_no_to_a_heartbeat_has_the_next_one_waited_for() {
+    for no in [Answer::Conflict, Answer::HigherVote(record(TERM + 1, OTHER, false))] {
+        let (mut desk, _) = desk().await.append(append(Some(4), 3), Answer::Done).await;
+        let number = beat(&mut desk, 7).await;
+        // another boot's word about it counts for nothing
+        desk.peers.answered(OTHER, number, Reply::Appended(no.clone()));
+        let number = beat(&mut desk, 7).await;
+        desk.peers.answered(PEER, number, Reply::Appended(no.clone()));
+        let option = RPCOption::new(Duration::from_secs(1));
+        let asked = desk.client.append_entries(append(Some(7), 0), option);
+        assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_heartbeat_names_that_was_never_acknowledged_is_waited_for() {
+    let (mut desk, _) = desk().await.append(append(Some(4), 3), Answer::Done).await;
+    let option = RPCOption::new(Duration::from_secs(1));
+    let asked = desk.client.append_entries(append(Some(8), 0), option);
+    assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
 }
 
 #[tokio::test]

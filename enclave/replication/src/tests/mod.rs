@@ -5,3 +5,4 @@ mod arms_length;
 mod hostile;
 #[path = "../../tests/kit/mod.rs"]
 mod kit;
+mod pairs;

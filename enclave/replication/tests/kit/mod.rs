@@ -556,6 +556,7 @@ async fn run_node(
                 applier.lock().unwrap().mismatches.push((from, size));
             }
             Out::Fatal(reason) => applier.lock().unwrap().fatal = Some(reason),
+            Out::Appended { .. } => {}
         }
     }
 }
