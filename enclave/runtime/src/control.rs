@@ -5,11 +5,16 @@
 
 use casemate_door::{FromEnclave, MAX_FRAME, ToEnclave};
 use casemate_transport::Stream;
-use casemate_transport::frame::{read_frame, write_frame};
+use casemate_transport::frame::{read_frame, write_frames};
+use tokio::io::BufReader;
 use tokio::sync::mpsc;
 
 /// Most words that wait for the parent to read them.
 const QUEUE: usize = 4_096;
+/// Bytes that are read at one time: many words, where many wait.
+const READ_AHEAD: usize = 16 * 1024;
+/// Most words that are written together.
+const TOGETHER: usize = 32;
 
 /// What comes of a control connection.
 #[derive(Debug)]
@@ -46,15 +51,17 @@ impl ControlSender {
 
 /// Serves one connection until it ends.
 pub(crate) async fn serve(connection: u64, stream: Stream, out: mpsc::Sender<FromControl>) {
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = BufReader::with_capacity(READ_AHEAD, reader);
     let (queue, mut words) = mpsc::channel(QUEUE);
     if out.send(FromControl::Up(ControlSender { connection, queue })).await.is_err() {
         return;
     }
     let write = async {
-        while let Some(message) = words.recv().await {
-            let bytes = casemate_proto::cbor::encode(&message);
-            if let Err(error) = write_frame(&mut writer, &bytes, MAX_FRAME).await {
+        let mut waiting = Vec::with_capacity(TOGETHER);
+        while words.recv_many(&mut waiting, TOGETHER).await > 0 {
+            let frames = waiting.drain(..).map(|word| casemate_proto::cbor::encode(&word));
+            if let Err(error) = write_frames(&mut writer, frames, MAX_FRAME).await {
                 tracing::info!(%error, "the parent's connection ended");
                 return;
             }

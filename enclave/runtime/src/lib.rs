@@ -29,4 +29,4 @@ mod status;
 mod thread;
 
 pub use platform::{Platform, Settings, SystemClock};
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, tasks};

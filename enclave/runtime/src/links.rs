@@ -15,8 +15,8 @@ use casemate_channel::{
 use casemate_door::{MAX_PEER_FRAME, PeerHello};
 use casemate_proto::{BootId, Hash32, NodeName};
 use casemate_transport::Stream;
-use casemate_transport::frame::{read_frame, write_frame};
-use tokio::io::{ReadHalf, WriteHalf};
+use casemate_transport::frame::{read_frame, write_frame, write_frames};
+use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
@@ -32,6 +32,12 @@ const NOISE_KEY: usize = 32;
 /// Most messages that wait for a link's connection, and most bytes of them.
 const QUEUE: usize = 1_024;
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that are read at one time: many messages, where many wait.
+const READ_AHEAD: usize = 16 * 1024;
+/// Most messages that are sealed and written together.
+const TOGETHER: usize = 32;
+
+type Reader = BufReader<ReadHalf<Stream>>;
 
 /// Who this boot is to its peers, and whom it takes for one.
 #[derive(Clone, Debug)]
@@ -156,7 +162,8 @@ impl LinkRoom {
 
     /// Serves one connection until it ends.
     pub(crate) async fn serve(&self, number: u64, stream: Stream) {
-        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut reader = BufReader::with_capacity(READ_AHEAD, reader);
         let patience = self.platform.settings.handshake;
         let shaken = tokio::time::timeout(patience, self.shake(&mut reader, &mut writer)).await;
         let Shaken { channel, peer, own, scope } = match shaken.unwrap_or(Err(LinkError::Slow)) {
@@ -198,7 +205,7 @@ impl LinkRoom {
 
     async fn shake(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut Reader,
         writer: &mut WriteHalf<Stream>,
     ) -> Result<Shaken, LinkError> {
         let hello = read_frame(reader, MAX_HELLO).await?.ok_or(LinkError::Ended)?;
@@ -258,7 +265,7 @@ impl LinkRoom {
 
     async fn rest(
         &self,
-        reader: &mut ReadHalf<Stream>,
+        reader: &mut Reader,
         writer: &mut WriteHalf<Stream>,
         mut handshake: Handshake,
     ) -> Result<(Channel, AttestedPeer), LinkError> {
@@ -295,7 +302,7 @@ impl LinkRoom {
     async fn read_messages(
         &self,
         link: u64,
-        mut reader: ReadHalf<Stream>,
+        mut reader: Reader,
         mut opener: Opener,
     ) -> LinkError {
         loop {
@@ -336,16 +343,18 @@ async fn write_messages(
     mut messages: mpsc::Receiver<Vec<u8>>,
     queued: &AtomicUsize,
 ) -> LinkError {
-    while let Some(message) = messages.recv().await {
-        queued.fetch_sub(message.len(), Ordering::Relaxed);
-        let frames = match sealer.seal(&message) {
-            Ok(frames) => frames,
-            Err(error) => return error.into(),
-        };
-        for frame in frames {
-            if let Err(error) = write_frame(&mut writer, &frame, MAX_PEER_FRAME).await {
-                return error.into();
+    let mut waiting = Vec::with_capacity(TOGETHER);
+    while messages.recv_many(&mut waiting, TOGETHER).await > 0 {
+        let mut frames = Vec::new();
+        for message in waiting.drain(..) {
+            queued.fetch_sub(message.len(), Ordering::Relaxed);
+            match sealer.seal(&message) {
+                Ok(sealed) => frames.extend(sealed),
+                Err(error) => return error.into(),
             }
+        }
+        if let Err(error) = write_frames(&mut writer, &frames, MAX_PEER_FRAME).await {
+            return error.into();
         }
     }
     LinkError::Ended

@@ -59,11 +59,8 @@ fn run() -> Result<(), StartError> {
         entropy: Box::new(move || mixed_entropy(&|buffer: &mut [u8]| seed.random(buffer))),
         settings: Settings::default(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
-    runtime.block_on(async {
+    let tasks = casemate_runtime::tasks().map_err(StartError::Runtime)?;
+    tasks.block_on(async {
         let address = Address::Vsock { cid: ANY_CID };
         let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT])?;
         serve(door, platform).await.map_err(StartError::Serve)

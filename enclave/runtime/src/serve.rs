@@ -32,7 +32,17 @@ pub enum ServeError {
     },
 }
 
-/// Runs one boot of a node until it halts.
+/// What an enclave's tasks run on: one thread, beside the node's own. They only hand on what is small;
+/// what computes for long is the node's, or is given a thread of its own. On more than one, most
+/// of their time went into waking each other.
+///
+/// # Errors
+/// If the system gives none.
+pub fn tasks() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Runs one boot of a node until it halts, on [`tasks`].
 ///
 /// # Errors
 /// Always, in the end: with what ended it.

@@ -22,4 +22,4 @@ pub mod parent;
 pub mod store;
 
 pub use config::{Config, ConfigError, Limits, Peer};
-pub use parent::{Parent, StartError};
+pub use parent::{Parent, StartError, tasks};

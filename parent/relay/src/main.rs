@@ -58,11 +58,11 @@ fn main() -> ExitCode {
         Log::Text => log.with_ansi(false).init(),
         Log::Json => log.json().init(),
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let tasks = match casemate_relay::tasks() {
+        Ok(tasks) => tasks,
         Err(error) => return fail(1, &format_args!("cannot start: {error}")),
     };
-    match runtime.block_on(serve(config)) {
+    match tasks.block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }

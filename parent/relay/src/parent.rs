@@ -56,6 +56,16 @@ pub struct Parent {
     metrics: Arc<Metrics>,
 }
 
+/// What a parent's tasks run on: one thread. They hand on bytes; what reads or writes files, or parses
+/// what is large, is given a thread of its own. On more than one, most of their time went into waking
+/// each other.
+///
+/// # Errors
+/// If the system gives none.
+pub fn tasks() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 impl Parent {
     /// Takes the folder and the ports.
     ///

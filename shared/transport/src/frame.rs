@@ -144,21 +144,47 @@ pub async fn write_frame<W: AsyncWrite + Unpin>(
     bytes: &[u8],
     cap: usize,
 ) -> Result<(), FrameError> {
-    let size = bytes.len();
-    if size == 0 {
-        return Err(FrameError::Empty);
+    write_frames(stream, [bytes], cap).await
+}
+
+/// Writes frames, each of at most `cap` bytes, with as few calls as they fit in, and flushes them.
+///
+/// Not cancel-safe, as [`write_frame`].
+///
+/// # Errors
+/// If a frame is longer than the cap or empty (those before it may be written), or the connection
+/// breaks.
+pub async fn write_frames<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    frames: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    cap: usize,
+) -> Result<(), FrameError> {
+    let mut ready = Vec::new();
+    for frame in frames {
+        let bytes = frame.as_ref();
+        let size = bytes.len();
+        if size == 0 {
+            return Err(FrameError::Empty);
+        }
+        let too_large = || FrameError::TooLarge { size, cap };
+        if size > cap {
+            return Err(too_large());
+        }
+        let head = u32::try_from(size).map_err(|_| too_large())?.to_be_bytes();
+        if !ready.is_empty() && ready.len().saturating_add(size) > ONE_WRITE {
+            put(stream, &ready).await?;
+            ready.clear();
+        }
+        ready.extend_from_slice(&head);
+        if size > ONE_WRITE {
+            put(stream, &ready).await?;
+            ready.clear();
+            put(stream, bytes).await?;
+        } else {
+            ready.extend_from_slice(bytes);
+        }
     }
-    let too_large = || FrameError::TooLarge { size, cap };
-    if size > cap {
-        return Err(too_large());
-    }
-    let head = u32::try_from(size).map_err(|_| too_large())?.to_be_bytes();
-    if size <= ONE_WRITE {
-        put(stream, &[head.as_slice(), bytes].concat()).await?;
-    } else {
-        put(stream, &head).await?;
-        put(stream, bytes).await?;
-    }
+    put(stream, &ready).await?;
     stream.flush().await.map_err(FrameError::Broken)
 }
 
@@ -254,6 +280,23 @@ mod tests {
         assert_eq!(reader.next().await.unwrap().unwrap(), b"2");
         assert_eq!(reader.next().await.unwrap().unwrap(), large);
         assert!(reader.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn frames_written_together_come_out_apart_and_small_ones_leave_in_one_write() {
+        let large = vec![7; ONE_WRITE + 1];
+        let frames = [b"one".as_slice(), b"2", &large, b"three"];
+        let mut out = Vec::new();
+        write_frames(&mut out, frames, 1 << 20).await.unwrap();
+        let mut reader = FrameReader::new(out.as_slice(), 1 << 20);
+        for frame in frames {
+            assert_eq!(reader.next().await.unwrap().unwrap(), frame);
+        }
+        // all in the one write that is taken
+        let mut stream = Moody { takes: [Ok(64), Ok(0)].into(), ..Moody::default() };
+        write_frames(&mut stream, [b"one", b"two"], 10).await.unwrap();
+        assert_eq!(stream.taken, b"\0\0\0\x03one\0\0\0\x03two");
+        assert!(write_frames(&mut out, [b"one".as_slice(), b""], 10).await.is_err());
     }
 
     #[tokio::test]

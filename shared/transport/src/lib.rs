@@ -19,7 +19,7 @@ pub mod listener;
 mod socket_file;
 
 pub use address::{Address, AddressError};
-pub use frame::{FrameError, FrameReader, read_frame, write_frame};
+pub use frame::{FrameError, FrameReader, read_frame, write_frame, write_frames};
 pub use listener::{Listener, connect};
 pub use socket_file::BindError;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use casemate_door::{CONTROL_PORT, FromEnclave, MAX_FRAME, ToEnclave};
 use casemate_proto::cbor;
-use casemate_transport::{FrameError, FrameReader, Stream, connect, write_frame};
-use tokio::io::WriteHalf;
+use casemate_transport::{FrameError, FrameReader, Stream, connect, write_frames};
+use tokio::io::{BufReader, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -19,6 +19,10 @@ use crate::folder::Genesis;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the enclave may say nothing. It says how it is every second or so.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Bytes that are read at one time: many frames, where many wait.
+const READ_AHEAD: usize = 16 * 1024;
+/// Most frames that are written together.
+const TOGETHER: usize = 32;
 /// A connection that held this long was a good one.
 const HELD: Duration = Duration::from_secs(5);
 
@@ -100,6 +104,7 @@ impl<'a> Open<'a> {
 
     async fn serve(mut self, stream: Stream) -> Ended {
         let (read, write) = tokio::io::split(stream);
+        let read = BufReader::with_capacity(READ_AHEAD, read);
         let shared = self.shared;
         let genesis = shared.genesis().as_ref().map(|genesis| genesis.bytes.clone());
         let mut configuration = shared.configuration.clone();
@@ -127,8 +132,10 @@ impl<'a> Open<'a> {
 }
 
 async fn write_all(mut stream: WriteHalf<Stream>, frames: &mut mpsc::Receiver<Vec<u8>>) -> Ended {
-    while let Some(frame) = frames.recv().await {
-        match timeout(WRITE_TIMEOUT, write_frame(&mut stream, &frame, MAX_FRAME)).await {
+    let mut waiting = Vec::with_capacity(TOGETHER);
+    while frames.recv_many(&mut waiting, TOGETHER).await > 0 {
+        let written = write_frames(&mut stream, waiting.drain(..), MAX_FRAME);
+        match timeout(WRITE_TIMEOUT, written).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error.into(),
             Err(_) => return Ended::Stalled,

@@ -57,8 +57,7 @@ pub fn run(dir: &Path, node: &str, while_stdin: bool) -> Result<(), DevError> {
         |error: String| DevError::Serve { node: node.name.clone(), part: Part::Enclave, error };
     let address =
         Address::unix(home.socket(&node.name)).map_err(|error| failed(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(DevError::Runtime)?.block_on(async {
+    casemate_runtime::tasks().map_err(DevError::Runtime)?.block_on(async {
         let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT])
             .map_err(|error| failed(error.to_string()))?;
         serve(door, platform).await.map_err(|error| failed(error.to_string()))

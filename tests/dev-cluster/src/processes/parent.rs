@@ -23,8 +23,8 @@ pub fn run(config: &Path, pid_file: Option<&Path>, while_stdin: bool) -> Result<
         end_with_stdin();
     }
     casemate_runtime::telemetry::to_console();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let served = runtime.map_err(DevError::Runtime)?.block_on(serve(config));
+    let tasks = casemate_relay::tasks().map_err(DevError::Runtime)?;
+    let served = tasks.block_on(serve(config));
     let error = match served {
         Ok(()) => return Ok(()),
         Err(error) => error.to_string(),
