@@ -299,12 +299,7 @@ impl LinkRoom {
         }
     }
 
-    async fn read_messages(
-        &self,
-        link: u64,
-        mut reader: Reader,
-        mut opener: Opener,
-    ) -> LinkError {
+    async fn read_messages(&self, link: u64, mut reader: Reader, mut opener: Opener) -> LinkError {
         loop {
             let frame = match read_frame(&mut reader, MAX_PEER_FRAME).await {
                 Ok(Some(frame)) => frame,
