@@ -33,8 +33,8 @@ pub enum ServeError {
 }
 
 /// What an enclave's tasks run on: one thread, beside the node's own. They only hand on what is small;
-/// what computes for long is the node's, or is given a thread of its own. On more than one, most
-/// of their time went into waking each other.
+/// what computes for long is the node's, or is given a thread of its own. So none has to wake another
+/// thread to hand something on.
 ///
 /// # Errors
 /// If the system gives none.

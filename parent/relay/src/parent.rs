@@ -57,8 +57,8 @@ pub struct Parent {
 }
 
 /// What a parent's tasks run on: one thread. They hand on bytes; what reads or writes files, or parses
-/// what is large, is given a thread of its own. On more than one, most of their time went into waking
-/// each other.
+/// what is large, is given a thread of its own. So none has to wake another thread to hand something
+/// on.
 ///
 /// # Errors
 /// If the system gives none.
