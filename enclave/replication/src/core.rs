@@ -35,6 +35,9 @@ pub enum StartAt {
     Genesis,
     /// Right behind the entry that admitted it.
     Snapshot(Position),
+    /// With an empty log behind the entry that began an incarnation, which every boot of the recovery
+    /// applied by itself.
+    Recovery,
 }
 
 /// Everything that replication is started with.
@@ -126,16 +129,19 @@ impl Core {
             StartAt::Genesis if view.size > 0 => {
                 return Err(StartError::Size { size: view.size, place: "the birth" });
             }
+            StartAt::Recovery if view.size == 0 => {
+                return Err(StartError::Size { size: 0, place: "a recovery" });
+            }
             StartAt::Snapshot(_) if view.size == 0 => {
                 return Err(StartError::Size { size: 0, place: "an admission" });
             }
             StartAt::Snapshot(position) if !position.is_well_formed() => {
                 return Err(StartError::Position);
             }
-            StartAt::Genesis => None,
+            StartAt::Genesis | StartAt::Recovery => None,
             StartAt::Snapshot(position) => Some(position),
         };
-        let is_birth = position.is_none();
+        let begins = position.is_none();
         let halt = Halt::new();
         let herald = Herald { me, out: out.clone(), view: applied.clone() };
         let log = LogStore::new(position.as_ref().map(|position| position.log.id()), halt.clone())
@@ -182,7 +188,7 @@ impl Core {
             majority: Mutex::default(),
         });
         core.watch_roots(&view);
-        if is_birth {
+        if begins {
             core.initialize(&view.boots).await?;
         }
         let handle = core.runtime.clone();
@@ -196,7 +202,7 @@ impl Core {
         Ok(core)
     }
 
-    /// Makes the genesis boots the first members. Every boot does so with the very same entry, so it
+    /// Makes the boots that begin, at the birth or in a recovery, the first members. Every boot does so with the very same entry, so it
     /// does not matter who is first.
     async fn initialize(&self, boots: &BTreeMap<NodeName, BootId>) -> Result<(), StartError> {
         let members: BTreeMap<NodeId, Member> =

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use casemate_channel::Expected;
 use casemate_door::frame::Phase as PhaseName;
-use casemate_door::{Answer, Configuration, FromEnclave, Query, Submission, Ticket, ToEnclave};
+use casemate_door::{
+    Answer, Configuration, FromEnclave, Query, RecoveryPiece, Submission, Ticket, ToEnclave,
+};
 use casemate_proto::manifest::{Manifest, Measurement};
-use casemate_proto::{BootId, Hash32, Millis, NodeName};
+use casemate_proto::{BootId, Hash32, Incarnation, Millis, NodeName};
 use casemate_replication::Timing;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -25,6 +27,7 @@ use crate::links::{FromLink, Link, LinkPolicy};
 use crate::member::{FromMember, Member};
 use crate::outbox::Outbox;
 use crate::platform::Platform;
+use crate::recovering::Recovering;
 
 /// When somebody is told to come back who cannot be served now.
 pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
@@ -41,6 +44,7 @@ enum Phase {
     Waiting,
     Birth(Box<Birth>),
     Joining(Box<Joining>),
+    Recovering(Box<Recovering>),
     Member(Box<Member>),
 }
 
@@ -167,6 +171,10 @@ pub(crate) struct Core {
     configuration: Option<Configuration>,
     outbox: Outbox,
     tickets: Tickets,
+    /// What was sealed last.
+    sealed: Option<Vec<u8>>,
+    /// The incarnation that this boot began, if it did.
+    recovered: Option<Incarnation>,
     phase: Phase,
 }
 
@@ -209,6 +217,8 @@ impl Core {
             configuration: None,
             outbox: Outbox::default(),
             tickets: Tickets::default(),
+            sealed: None,
+            recovered: None,
             phase: Phase::Waiting,
         }
     }
@@ -256,6 +266,7 @@ impl Core {
             Phase::Waiting => crate::status::plain(PhaseName::Waiting, common),
             Phase::Birth(_) => crate::status::plain(PhaseName::Birth, common),
             Phase::Joining(_) => crate::status::plain(PhaseName::Joining, common),
+            Phase::Recovering(_) => crate::status::plain(PhaseName::Recovering, common),
             Phase::Member(member) => crate::status::of_member(member, common),
         };
         self.tell(FromEnclave::Status(Box::new(status)));
@@ -273,6 +284,7 @@ impl Core {
                 for message in again {
                     self.tell(message);
                 }
+                self.tell_recovery();
                 self.tell_status();
             }
             FromControl::Down { connection } => {
@@ -283,11 +295,26 @@ impl Core {
             }
             FromControl::Said { connection, message } => {
                 if self.control.as_ref().is_some_and(|c| c.connection == connection) {
-                    self.said(connection, *message).await;
+                    self.said(connection, *message).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// What of a recovery, past or to come, and of what is sealed the parent is to keep.
+    fn tell_recovery(&mut self) {
+        if let Phase::Recovering(recovering) = &self.phase
+            && let Some(offer) = recovering.offer()
+        {
+            self.tell(FromEnclave::Offer { offer });
+        }
+        if let Some(incarnation) = self.recovered {
+            self.tell(FromEnclave::Recovered { incarnation });
+        }
+        if let Some(blob) = self.sealed.clone() {
+            self.tell(FromEnclave::Sealed { blob });
+        }
     }
 
     fn genesis_record(&self) -> Option<Vec<u8>> {
@@ -297,19 +324,48 @@ impl Core {
         }
     }
 
-    async fn said(&mut self, connection: u64, message: ToEnclave) {
+    async fn said(&mut self, connection: u64, message: ToEnclave) -> Result<(), String> {
         match message {
             ToEnclave::Configure(configuration) => {
                 if let Err(reason) = self.configure(configuration) {
                     tracing::warn!(%reason, "configuration refused");
                     self.tell(FromEnclave::Refused { reason });
                 }
+                self.tell_recovery();
                 self.tell_status();
             }
+            ToEnclave::Recover(piece) => self.recover(piece).await?,
             ToEnclave::Stored { batch } => self.outbox.stored(batch),
             ToEnclave::Submit { ticket, submission } => self.submit(connection, ticket, submission),
             ToEnclave::Ask { ticket, query } => self.ask(connection, ticket, query),
         }
+        Ok(())
+    }
+
+    /// Takes a piece of what a recovery begins with; with the last, begins.
+    async fn recover(&mut self, piece: RecoveryPiece) -> Result<(), String> {
+        let Phase::Recovering(recovering) = &mut self.phase else { return Ok(()) };
+        let begun = match recovering.take(piece) {
+            Ok(false) => return Ok(()),
+            Ok(true) => recovering.node(&self.common),
+            Err(reason) => Err(reason),
+        };
+        match begun {
+            Ok(node) => {
+                let incarnation = recovering.incarnation();
+                // its keys are taken: what fails from here on ends this boot
+                let member = recovering.member(node, &self.common).await?;
+                tracing::info!(%incarnation, "the recovery has begun");
+                self.recovered = Some(incarnation);
+                self.become_member(member).await;
+                self.tell_recovery();
+            }
+            Err(reason) => {
+                tracing::warn!(%reason, "the recovery does not begin");
+                self.tell(FromEnclave::Refused { reason });
+            }
+        }
+        Ok(())
     }
 
     fn submit(&mut self, connection: u64, theirs: Ticket, submission: Submission) {
@@ -369,13 +425,32 @@ impl Core {
             self.common.raft = Timing::for_round_trip(Millis(ms));
         }
         self.phase = match &configuration.genesis {
+            None if configuration.recovers => {
+                return Err(
+                    "a recovery is of a cluster that was born: its genesis is missing".into()
+                );
+            }
+            Some(record) if configuration.recovers => {
+                Phase::Recovering(Box::new(Recovering::begin(
+                    &configuration.node,
+                    &manifest,
+                    (record, configuration.incarnation),
+                    node,
+                    &self.common,
+                )?))
+            }
             None => {
                 let birth = Birth::begin(&configuration.node, manifest, node, &self.common)?;
                 Phase::Birth(Box::new(birth))
             }
             Some(record) => {
-                let joining =
-                    Joining::begin(&configuration.node, &manifest, record, node, &self.common)?;
+                let joining = Joining::begin(
+                    &configuration.node,
+                    &manifest,
+                    (record, configuration.incarnation),
+                    node,
+                    &self.common,
+                )?;
                 Phase::Joining(Box::new(joining))
             }
         };
@@ -391,7 +466,8 @@ impl Core {
             FromLink::Up(link) => {
                 self.common.links.add(link.clone());
                 match &mut self.phase {
-                    Phase::Waiting => {}
+                    // links are used once this boot has begun
+                    Phase::Waiting | Phase::Recovering(_) => {}
                     Phase::Birth(birth) => birth.link_up(&link),
                     Phase::Joining(joining) => joining.link_up(&link, &self.common),
                     Phase::Member(member) => member.link_up(&link).await,
@@ -405,7 +481,7 @@ impl Core {
                     return Ok(());
                 };
                 match &mut self.phase {
-                    Phase::Waiting => {}
+                    Phase::Waiting | Phase::Recovering(_) => {}
                     Phase::Birth(birth) => {
                         if kind == Kind::Genesis {
                             birth.said(&link, message, &self.common);
@@ -433,7 +509,7 @@ impl Core {
                     joining.link_down(&cut.node);
                 }
             }
-            Phase::Waiting | Phase::Birth(_) => {}
+            Phase::Waiting | Phase::Birth(_) | Phase::Recovering(_) => {}
         }
     }
 
@@ -446,7 +522,13 @@ impl Core {
             }
             _ => None,
         };
-        let Some(member) = member else { return Ok(()) };
+        if let Some(member) = member {
+            self.become_member(member).await;
+        }
+        Ok(())
+    }
+
+    async fn become_member(&mut self, member: Member) {
         tracing::info!(genesis = %member.genesis(), "member");
         self.tell(FromEnclave::Genesis { record: member.genesis_record().to_vec() });
         self.phase = Phase::Member(Box::new(member));
@@ -454,7 +536,6 @@ impl Core {
             member.begin(&mut self.common).await;
         }
         self.tell_status();
-        Ok(())
     }
 
     async fn member(&mut self, said: FromMember) -> Result<(), String> {
@@ -493,6 +574,10 @@ impl Core {
                     self.tell(FromEnclave::Reply { ticket, reply });
                 }
             }
+            Some(Said::Sealed(blob)) => {
+                self.tell(FromEnclave::Sealed { blob: blob.clone() });
+                self.sealed = Some(blob);
+            }
             Some(Said::Publish(files)) => {
                 let message = self.outbox.put(files);
                 self.tell(message);
@@ -507,6 +592,11 @@ impl Core {
         }
         match &mut self.phase {
             Phase::Waiting => {}
+            Phase::Recovering(recovering) => {
+                if let Some(offer) = recovering.tick(&self.common) {
+                    self.tell(FromEnclave::Offer { offer });
+                }
+            }
             Phase::Birth(birth) => birth.tick(&mut self.common)?,
             Phase::Joining(joining) => {
                 joining.start_over_if_short(&mut self.common)?;
@@ -523,6 +613,7 @@ pub(crate) enum Said {
     Answer(Ticket, Answer),
     Reply(Ticket, Option<casemate_door::SignedReply>),
     Publish(Vec<casemate_audit::store::File>),
+    Sealed(Vec<u8>),
 }
 
 /// The next word of a member's rooms; never, where this boot is none.

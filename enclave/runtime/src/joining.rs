@@ -30,6 +30,7 @@ pub(crate) struct Joining {
     node: NodeName,
     config: NodeConfig,
     genesis: GenesisRecord,
+    incarnation: Incarnation,
     secret: Option<BootSecret>,
     record: BootRecord,
     attested: Instant,
@@ -41,7 +42,7 @@ impl Joining {
     pub(crate) fn begin(
         node: &NodeName,
         manifest: &Manifest,
-        genesis: &[u8],
+        (genesis, incarnation): (&[u8], Incarnation),
         config: NodeConfig,
         common: &Common,
     ) -> Result<Self, Refusal> {
@@ -56,7 +57,7 @@ impl Joining {
         let images = images(manifest, &record, common.platform.clock.now())?;
         common.set_policy(LinkPolicy {
             identity: identity(&secret, &record)?,
-            expected: Expected::in_cluster(manifest.clone(), images, &id, Incarnation::default()),
+            expected: Expected::in_cluster(manifest.clone(), images, &id, incarnation),
             birth: None,
         });
         tracing::info!(%node, boot = %record.id(), "born; asking to be admitted");
@@ -65,6 +66,7 @@ impl Joining {
             config,
             run: JoinRun::new(record.clone(), manifest.threshold),
             genesis,
+            incarnation,
             secret: Some(secret),
             record,
             attested: Instant::now(),
@@ -123,7 +125,8 @@ impl Joining {
     fn start_over(&mut self, common: &mut Common) -> Result<(), Refusal> {
         let genesis = casemate_proto::cbor::encode(&self.genesis);
         let manifest = self.genesis.manifest.clone();
-        *self = Self::begin(&self.node.clone(), &manifest, &genesis, self.config, common)?;
+        let of = (genesis.as_slice(), self.incarnation);
+        *self = Self::begin(&self.node.clone(), &manifest, of, self.config, common)?;
         common.links.retain(|_| false);
         Ok(())
     }
@@ -166,7 +169,7 @@ impl Joining {
 /// The images that peers may run as far as a boot can know that has no ledger yet: those of the
 /// manifest, and its own, which governance may have accepted since. What peers of them say is believed
 /// only where t say the same, and a share comes only from those that the ledger names.
-fn images(
+pub(crate) fn images(
     manifest: &Manifest,
     record: &BootRecord,
     now: UnixMillis,

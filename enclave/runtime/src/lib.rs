@@ -6,7 +6,7 @@
 //! this very code under a security module of its own.
 //!
 //! Rooms: [`platform`] what the machine gives; [`serve`](mod@serve) the door's connections; `core`
-//! the one task that knows where this boot stands, with `birth`, `joining` and `member` for its
+//! the one task that knows where this boot stands, with `birth`, `joining`, `recovering` and `member` for its
 //! phases; `links` channels to peers; `envelope` what goes through them; `thread` the node's own thread;
 //! `outbox` files on their way to the parent; `status` how it is.
 //!
@@ -25,6 +25,7 @@ mod joining;
 mod links;
 mod member;
 mod outbox;
+mod recovering;
 mod status;
 mod thread;
 

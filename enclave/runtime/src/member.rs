@@ -206,6 +206,7 @@ impl Member {
     pub(crate) fn node(&mut self, said: FromNode, common: &Common) -> Result<Option<Said>, String> {
         let output = match said {
             FromNode::Output(output) => *output,
+            FromNode::Sealed(blob) => return Ok(Some(Said::Sealed(blob))),
             FromNode::Ended => return Err("the node's thread has ended".to_owned()),
         };
         Ok(match output {

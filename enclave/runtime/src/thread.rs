@@ -7,12 +7,16 @@
 use std::sync::Arc;
 
 use casemate_door::{Reply, Status, Ticket};
+use casemate_proto::{Millis, UnixMillis};
 use casemate_replication::{AppliedView, ReadClock};
 use casemate_signer::{Event, Node, Output};
 use tokio::sync::{mpsc, watch};
 
 /// Most events that wait for the node.
 const QUEUE: usize = 4_096;
+
+/// How often a node is asked whether it has other shares to seal.
+const SEAL_EVERY: Millis = Millis(1_000);
 
 /// What goes to the node's thread.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ enum ToNode {
 pub(crate) enum FromNode {
     /// What it wants done.
     Output(Box<Output>),
+    /// What it sealed now.
+    Sealed(Vec<u8>),
     /// The thread has ended. It only does so when it is told to, halts, or something is broken.
     Ended,
 }
@@ -83,6 +89,7 @@ fn run(
     applied: &watch::Sender<AppliedView>,
     out: &mpsc::UnboundedSender<FromNode>,
 ) {
+    let mut sealed_at = UnixMillis(0);
     while let Some(event) = queue.blocking_recv() {
         let event = match event {
             ToNode::Event(event) => *event,
@@ -103,6 +110,15 @@ fn run(
         }
         if committed {
             applied.send_modify(|view| *view = view.next(node.state()));
+        }
+        let now = clock.now();
+        if ticked && now.since(sealed_at) >= SEAL_EVERY {
+            sealed_at = now;
+            if let Some(blob) = node.seal()
+                && out.send(FromNode::Sealed(blob.encode())).is_err()
+            {
+                return;
+            }
         }
         if ticked {
             status.send_replace(node.status(clock.now()));

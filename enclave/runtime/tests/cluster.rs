@@ -8,6 +8,10 @@
     missing_docs
 )]
 
+#[path = "cluster/recovery.rs"]
+mod recovery;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,10 +26,12 @@ use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedC
 use casemate_proto::hash::sha256;
 use casemate_proto::manifest::{
     GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+    RecoveryKeys,
 };
 use casemate_proto::{
     Algorithm, Hash32, Incarnation, KeyName, Millis, NodeName, Scheme, UnixMillis,
 };
+use casemate_recovery::RecoverySecretKey;
 use casemate_runtime::{Platform, Settings, SystemClock, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
 use casemate_transport::frame::{read_frame, write_frame};
@@ -45,15 +51,32 @@ struct Known {
     genesis: Option<Vec<u8>>,
     status: Option<Status>,
     refused: Option<String>,
+    files: BTreeMap<String, Vec<u8>>,
+    sealed: Option<Vec<u8>>,
+    offer: Option<Vec<u8>>,
+    recovered: Option<Incarnation>,
     replies: Vec<(Ticket, Option<casemate_door::SignedReply>)>,
 }
 
 struct NodeUnderTest {
     name: NodeName,
+    /// Which incarnation its parent configures it for, and whether it is to begin it.
+    incarnation: (u64, bool),
     socket: PathBuf,
     known: Arc<Mutex<Known>>,
     tasks: Vec<JoinHandle<()>>,
     ask: Option<tokio::sync::mpsc::UnboundedSender<ToEnclave>>,
+}
+
+/// Both governors of a cluster that can be recovered.
+fn governors() -> [(SigningKey, PublicKey); 2] {
+    let second = SigningKey::from_bytes(&[8; 32]);
+    let public = PublicKey::new(Algorithm::Ed25519, second.verifying_key().as_bytes()).unwrap();
+    [governor(), (second, public)]
+}
+
+fn recovery_key(seed: u8) -> RecoverySecretKey {
+    RecoverySecretKey::from_bytes(zeroize::Zeroizing::new([seed; 32])).unwrap()
 }
 
 /// Who alone governs, and the governor's public key.
@@ -121,6 +144,7 @@ impl Bench {
             .iter()
             .map(|region| NodeUnderTest {
                 name: NodeName::new(region).unwrap(),
+                incarnation: (0, false),
                 socket: folder.path().join(region),
                 known: Arc::default(),
                 tasks: Vec::new(),
@@ -144,13 +168,29 @@ impl Bench {
         }
     }
 
+    /// The same with two governors, who can recover it.
+    fn recoverable() -> Self {
+        let mut bench = Self::new();
+        let governance = &mut bench.manifest.governance;
+        governance.keys = governors().into_iter().map(|(_, public)| public).collect();
+        governance.quorum = 2;
+        let keys = [101, 102].map(|seed| recovery_key(seed).public()).to_vec();
+        bench.manifest.recovery = Some(RecoveryKeys { keys });
+        bench
+    }
+
     /// Starts a boot of a node and the control half of its parent.
     fn start(&mut self, at: usize) {
         let platform = self.platform(at);
         let manifest = casemate_proto::cbor::encode(&self.manifest);
         let node = &mut self.nodes[at];
         let genesis = node.known.lock().unwrap().genesis.clone();
-        *node.known.lock().unwrap() = Known { genesis: genesis.clone(), ..Known::default() };
+        let (files, sealed) = {
+            let mut known = node.known.lock().unwrap();
+            (std::mem::take(&mut known.files), known.sealed.take())
+        };
+        let kept = Known { genesis: genesis.clone(), files, sealed, ..Known::default() };
+        *node.known.lock().unwrap() = kept;
         let address = Address::unix(&node.socket).unwrap();
         let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT]).unwrap();
         node.tasks.push(tokio::spawn(async move {
@@ -163,6 +203,8 @@ impl Bench {
             genesis,
             triple_stock: Some(0),
             round_trip_ms: Some(75),
+            incarnation: Incarnation(node.incarnation.0),
+            recovers: node.incarnation.1,
         };
         let (ask, asked) = tokio::sync::mpsc::unbounded_channel();
         ask.send(ToEnclave::Configure(configuration)).unwrap();
@@ -205,16 +247,20 @@ impl Bench {
     async fn govern_after(&self, at: usize, after: Option<Hash32>, changes: Vec<Change>) -> Hash32 {
         let record = self.nodes[at].known.lock().unwrap().genesis.clone().unwrap();
         let record: GenesisRecord = casemate_proto::cbor::decode(&record, MAX_FRAME).unwrap();
-        let (key, public) = governor();
+        let quorum = usize::try_from(self.manifest.governance.quorum).unwrap();
         let genesis = record.id();
         let mut predecessor = after.unwrap_or(Hash32::new(*genesis.as_bytes()));
         for (before, change) in (self.count(at, "answers_accepted")..).zip(changes) {
             let expires = UnixMillis(self.status(at).unwrap().now.0 + 600_000);
-            let incarnation = Incarnation(0);
+            let incarnation = Incarnation(self.nodes[at].incarnation.0);
             let envelope = ChangeEnvelope { genesis, incarnation, predecessor, expires, change };
             predecessor = envelope.id();
-            let signature = key.sign(&envelope.signing_bytes()).to_bytes();
-            let signatures = vec![NamedSignature { credential: public.id(), signature }];
+            let message = envelope.signing_bytes();
+            let sign = |(key, public): &(SigningKey, PublicKey)| NamedSignature {
+                credential: public.id(),
+                signature: key.sign(&message).to_bytes(),
+            };
+            let signatures = governors().iter().take(quorum).map(sign).collect();
             let signed = SignedChange { envelope, signatures };
             let submission = Submission::Governance { signed, attachment: None };
             let submit = ToEnclave::Submit { ticket: Ticket(before), submission };
@@ -274,7 +320,13 @@ async fn parent(
                 FromEnclave::Status(status) => known.status = Some(*status),
                 FromEnclave::Reply { ticket, reply } => known.replies.push((ticket, reply)),
                 FromEnclave::Halted { reason } => known.refused = Some(reason),
-                FromEnclave::Answer { .. } | FromEnclave::Publish { .. } => {}
+                FromEnclave::Publish { files, .. } => {
+                    known.files.extend(files.into_iter().map(|file| (file.path, file.bytes)));
+                }
+                FromEnclave::Sealed { blob } => known.sealed = Some(blob),
+                FromEnclave::Offer { offer } => known.offer = Some(offer),
+                FromEnclave::Recovered { incarnation } => known.recovered = Some(incarnation),
+                FromEnclave::Answer { .. } => {}
             }
         }
     };
@@ -420,8 +472,15 @@ async fn configuration_of_no_node_of_the_roster_is_refused_and_another_is_taken(
     assert_eq!(refused(&bench).unwrap(), "the manifest has no node `nobody`");
     let manifest = casemate_proto::cbor::encode(&bench.manifest);
     let node = NodeName::new(REGIONS[0]).unwrap();
-    let configuration =
-        Configuration { node, manifest, genesis: None, triple_stock: None, round_trip_ms: None };
+    let configuration = Configuration {
+        node,
+        manifest,
+        genesis: None,
+        triple_stock: None,
+        round_trip_ms: None,
+        incarnation: Incarnation(0),
+        recovers: false,
+    };
     bench.nodes[0].ask.as_ref().unwrap().send(ToEnclave::Configure(configuration)).unwrap();
     let at_birth = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Birth);
     bench.until("at its birth", at_birth).await;

@@ -42,7 +42,7 @@ pub struct Ready {
 /// How an enclave says that it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EnclaveStatus {
-    /// `waiting`, `birth`, `joining`, `member` or `halted`.
+    /// `waiting`, `birth`, `joining`, `recovering`, `member` or `halted`.
     pub phase: String,
     /// Its boot.
     #[schema(value_type = Option<String>)]

@@ -3,6 +3,7 @@
 //! ```text
 //! lock            held by the process that uses the folder
 //! genesis.cbor    the cluster that the enclave was born into; given back to it at its next start
+//! sealed/, incarnation, recovery/, recovered-<incarnation>/    for a cold recovery, see `recovery`
 //! store/          the auditors' store, see `store`
 //! conflicts/      what the enclave replaced in the store, see `store`
 //! tmp/            files on their way

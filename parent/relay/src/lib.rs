@@ -19,6 +19,7 @@ pub mod links;
 pub mod metrics;
 pub mod mirror;
 pub mod parent;
+pub mod recovery;
 pub mod store;
 
 pub use config::{Config, ConfigError, Limits, Peer};

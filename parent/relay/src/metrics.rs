@@ -185,10 +185,11 @@ impl Collector for EnclaveFigures {
             Phase::Joining => 2,
             Phase::Member => 3,
             Phase::Halted => 4,
+            Phase::Recovering => 5,
         };
         let linked = u64::try_from(status.linked.len()).unwrap_or(u64::MAX);
         for (name, help, value) in [
-            ("phase", "0 waiting, 1 birth, 2 joining, 3 member, 4 halted", phase),
+            ("phase", "0 waiting, 1 birth, 2 joining, 3 member, 4 halted, 5 recovering", phase),
             ("entries", "Entries applied", status.size),
             ("published", "Records given to the store", status.published),
             ("linked", "Nodes whose channel is up", linked),

@@ -1,7 +1,7 @@
 //! The frames on a door's two ports.
 
 use casemate_proto::manifest::MAX_GENESIS;
-use casemate_proto::{BootId, GenesisId, Millis, NodeName, UnixMillis};
+use casemate_proto::{BootId, GenesisId, Incarnation, Millis, NodeName, UnixMillis};
 use minicbor::{Decode, Encode};
 
 use crate::answer::Answer;
@@ -56,6 +56,40 @@ pub struct Configuration {
     /// it. Left out: what suits regions on several continents.
     #[n(4)]
     pub round_trip_ms: Option<u64>,
+    /// The cluster's incarnation: 0 where it was never recovered. An enclave that is told another than
+    /// its peers' reaches none of them.
+    #[n(5)]
+    pub incarnation: Incarnation,
+    /// Whether this enclave is to begin that incarnation, by a recovery, and not to join it.
+    #[n(6)]
+    pub recovers: bool,
+}
+
+/// What a host hands over to a boot that is to begin an incarnation, in pieces that fit a frame. Pieces of
+/// one kind are put together in the order in which they come; a release is a piece of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RecoveryPiece {
+    /// First: what came before is forgotten.
+    #[n(0)]
+    Begin,
+    /// Of the signed certificate.
+    #[n(1)]
+    Certificate(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Of the ledger's snapshot that it names.
+    #[n(2)]
+    Snapshot(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Of the right edge of the auditors' store at that ledger's size.
+    #[n(3)]
+    Tail(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Of the sealed blob that this boot is to open.
+    #[n(4)]
+    Blob(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// A governor's release.
+    #[n(5)]
+    Release(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Last: begin.
+    #[n(6)]
+    End,
 }
 
 /// From the parent.
@@ -91,6 +125,9 @@ pub enum ToEnclave {
         #[n(0)]
         batch: u64,
     },
+    /// A piece of what a recovery begins with.
+    #[n(4)]
+    Recover(#[n(0)] RecoveryPiece),
 }
 
 /// From the enclave.
@@ -151,6 +188,27 @@ pub enum FromEnclave {
         #[n(0)]
         reason: String,
     },
+    /// A boot that was configured for a recovery offers itself; said again with newer evidence.
+    #[n(7)]
+    Offer {
+        /// The encoded [`casemate_proto::recovery::RecoveryOffer`].
+        #[cbor(n(0), with = "minicbor::bytes")]
+        offer: Vec<u8>,
+    },
+    /// What this boot sealed last: keep it, and the few before it. Said again on the next connection.
+    #[n(8)]
+    Sealed {
+        /// The encoded blob.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        blob: Vec<u8>,
+    },
+    /// The recovery has begun: at its next start this node joins that incarnation.
+    #[n(9)]
+    Recovered {
+        /// Which.
+        #[n(0)]
+        incarnation: Incarnation,
+    },
 }
 
 /// A file of the auditors' store.
@@ -184,6 +242,9 @@ pub enum Phase {
     /// Has halted.
     #[n(4)]
     Halted,
+    /// Waits for a certificate to begin an incarnation with.
+    #[n(5)]
+    Recovering,
 }
 
 /// How an enclave is. For operating only: nothing in it is signed.

@@ -17,7 +17,7 @@ pub mod submission;
 pub use answer::{Answer, PendingAnswer, Receipt, Signed, SignedDenial};
 pub use frame::{
     CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, MAX_PEER_FRAME, PEER_PORT, PeerHello,
-    Status, StoreFile, ToEnclave,
+    RecoveryPiece, Status, StoreFile, ToEnclave,
 };
 pub use query::{
     BootView, ClusterView, FreezeView, KeyView, PendingChangeView, PendingRequestView, Query,

@@ -27,6 +27,7 @@ pub mod requests;
 mod signatures;
 pub mod snapshot;
 pub mod state;
+pub mod take_up;
 pub mod verdict;
 
 pub use apply::{Applied, Committed, Effect};

@@ -19,7 +19,8 @@ use casemate_audit::{
     Checkpoint, Expectations, Finding, Origin, Record, Report, StoreWriter, verify_store,
 };
 use casemate_ledger::replay::Replayer;
-use casemate_ledger::{Attachment, EntryBody, Verdict};
+use casemate_ledger::take_up::{TakeUpError, take_up};
+use casemate_ledger::{Attachment, EntryBody, State, Verdict};
 use casemate_proto::Scheme;
 use casemate_proto::request::Payload;
 use ed25519_dalek::Signer;
@@ -200,4 +201,38 @@ fn policy_that_is_missing_or_another_is_found() {
     let mut other = store;
     other.get_mut(&path).unwrap()[10] ^= 1;
     assert!(matches!(&verify(&kit, &other).findings()[0], Finding::ReplayMismatch { .. }));
+}
+
+#[test]
+fn ledger_is_taken_up_from_its_store_as_it_was() {
+    let (kit, _) = lived();
+    let store = store(&kit, &[0, 2]);
+    let taken = take_up(&store).unwrap();
+    assert_eq!(taken.snapshot, kit.state.to_snapshot());
+    let name = taken.name();
+    assert_eq!((name.size, name.root), (kit.state.size(), kit.state.root()));
+    assert_eq!(name.state, State::snapshot_hash(&taken.snapshot));
+    // whoever goes on from there proves every key and writes on where the store ends
+    let genesis = &store["genesis.cbor"];
+    let tail = StoreWriter::from_tail(genesis, &taken.tail, name.size, name.root).unwrap();
+    assert_eq!(tail.writer.size(), kit.state.size());
+    assert_eq!(tail.pinned.len(), kit.state.keys().len());
+}
+
+#[test]
+fn ledger_is_not_taken_up_from_a_store_that_lacks_or_alters_a_record() {
+    let (kit, _) = lived();
+    let whole = store(&kit, &[0, 2]);
+    let bundle = whole.keys().find(|path| path.starts_with("tile/entries/")).unwrap().clone();
+    let mut lacking = whole.clone();
+    lacking.remove(&bundle);
+    assert!(matches!(take_up(&lacking), Err(TakeUpError::File { .. })));
+    let mut altered = whole.clone();
+    let bytes = altered.get_mut(&bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    assert!(take_up(&altered).is_err());
+    let mut policyless = whole;
+    policyless.retain(|path, _| !path.starts_with("attachments/"));
+    assert!(matches!(take_up(&policyless), Err(TakeUpError::Record { .. })));
 }

@@ -10,8 +10,8 @@ use rand_core::{CryptoRng, RngCore};
 
 use crate::key::{Encrypted, KeyError, PartSecret, RecoverySecretKey, encrypt};
 
-/// Most bytes of an encoded blob.
-pub const MAX_BLOB: usize = 32 * 1024 * 1024;
+/// Most bytes of an encoded blob: it fits a frame of the door.
+pub const MAX_BLOB: usize = 16 * 1024 * 1024;
 /// Most shares in a blob; a cluster has as many keys at most.
 pub const MAX_KEYS: usize = 10_000;
 /// Most bytes of a data key as KMS encrypted it.

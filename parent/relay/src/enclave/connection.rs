@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_door::frame::Phase;
 use casemate_door::{CONTROL_PORT, FromEnclave, MAX_FRAME, ToEnclave};
 use casemate_proto::cbor;
 use casemate_transport::{FrameError, FrameReader, Stream, connect, write_frames};
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::publish::{Publisher, Rejected};
-use super::{Link, MAX_OUTGOING, Shared};
+use super::{Link, MAX_OUTGOING, Shared, View};
 use crate::backoff::Backoff;
 use crate::folder::Genesis;
 
@@ -23,6 +24,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const READ_AHEAD: usize = 16 * 1024;
 /// Most frames that are written together.
 const TOGETHER: usize = 32;
+/// How often the folder is looked at for what a recovery begins with.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A connection that held this long was a good one.
 const HELD: Duration = Duration::from_secs(5);
 
@@ -109,6 +112,10 @@ impl<'a> Open<'a> {
         let genesis = shared.genesis().as_ref().map(|genesis| genesis.bytes.clone());
         let mut configuration = shared.configuration.clone();
         configuration.genesis = genesis;
+        (configuration.incarnation, configuration.recovers) = match shared.folder.incarnation() {
+            Ok(known) => known,
+            Err(error) => return Ended::Foreign(error.to_string()),
+        };
         let configure = cbor::encode(&ToEnclave::Configure(configuration));
         // into an empty queue, before anybody else knows of it: there is room
         let _ = self.outgoing.try_send(configure);
@@ -122,11 +129,42 @@ impl<'a> Open<'a> {
             view.refused = None;
             view.halted = None;
         });
-        let publisher = Publisher::start(Arc::clone(shared), self.outgoing.clone());
+        let outgoing = self.outgoing.clone();
+        let publisher = Publisher::start(Arc::clone(shared), outgoing.clone());
         tokio::select! {
             ended = write_all(write, &mut self.frames) => ended,
             ended = read_all(shared, FrameReader::new(read, MAX_FRAME), &publisher) => ended,
             () = publisher.passed_over() => Ended::PassedOver,
+            ended = hand_over(shared, &outgoing) => ended,
+        }
+    }
+}
+
+/// Hands over what a recovery begins with, once an operator has put it into the folder, and again when that
+/// is other than what was handed over.
+async fn hand_over(shared: &Arc<Shared>, outgoing: &mpsc::Sender<Vec<u8>>) -> Ended {
+    let mut given = None;
+    loop {
+        sleep(LOOK_EVERY).await;
+        let waits = |view: &View| {
+            view.status.as_ref().is_some_and(|(status, _)| status.phase == Phase::Recovering)
+        };
+        if !waits(&shared.view.borrow()) {
+            continue;
+        }
+        let folder = Arc::clone(&shared.folder);
+        match tokio::task::spawn_blocking(move || folder.recovery_frames()).await {
+            Ok(Ok(Some((frames, hash)))) if given != Some(hash) => {
+                tracing::info!(frames = frames.len(), "handing over what the recovery begins with");
+                given = Some(hash);
+                for frame in frames {
+                    if outgoing.send(frame).await.is_err() {
+                        return Ended::Closed;
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the recovery cannot be handed over"),
+            _ => {}
         }
     }
 }
@@ -175,6 +213,9 @@ fn hear(shared: &Shared, said: FromEnclave, publisher: &Publisher) -> Result<(),
         }),
         FromEnclave::Publish { batch, files } => publisher.publish(batch, files)?,
         FromEnclave::Genesis { record } => born(shared, record, publisher)?,
+        FromEnclave::Offer { offer } => publisher.keep_offer(offer),
+        FromEnclave::Sealed { blob } => publisher.keep_sealed(blob),
+        FromEnclave::Recovered { incarnation } => publisher.keep_recovered(incarnation),
         FromEnclave::Refused { reason } => {
             tracing::error!(%reason, "the enclave refuses its configuration");
             shared.view.send_modify(|view| view.refused = Some(reason));

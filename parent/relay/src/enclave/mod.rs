@@ -21,7 +21,7 @@ use casemate_door::frame::Phase;
 use casemate_door::{
     Answer, Configuration, MAX_FRAME, Query, SignedReply, Status, Submission, Ticket, ToEnclave,
 };
-use casemate_proto::{GenesisId, NodeName, cbor};
+use casemate_proto::{GenesisId, Incarnation, NodeName, cbor};
 use casemate_transport::Address;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -151,6 +151,9 @@ impl Enclave {
                 genesis: None,
                 triple_stock: parts.triple_stock,
                 round_trip_ms: parts.round_trip_ms,
+                // what the folder says at each connection
+                incarnation: Incarnation(0),
+                recovers: false,
             },
             manifest: parts.manifest,
             folder: parts.folder,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use casemate_door::{StoreFile, ToEnclave};
-use casemate_proto::cbor;
+use casemate_proto::{Incarnation, cbor};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -34,6 +34,9 @@ pub(super) struct Rejected {
 
 enum Work {
     Genesis(Genesis),
+    Sealed(Vec<u8>),
+    Offer(Vec<u8>),
+    Recovered(Incarnation),
     Batch { number: u64, files: Vec<(StorePath, Vec<u8>)>, _room: OwnedSemaphorePermit },
 }
 
@@ -105,6 +108,21 @@ impl Publisher {
         let _ = self.work.send(Work::Genesis(genesis));
     }
 
+    /// Keeps a blob that the enclave sealed.
+    pub(super) fn keep_sealed(&self, blob: Vec<u8>) {
+        let _ = self.work.send(Work::Sealed(blob));
+    }
+
+    /// Keeps what the enclave offers for a recovery.
+    pub(super) fn keep_offer(&self, offer: Vec<u8>) {
+        let _ = self.work.send(Work::Offer(offer));
+    }
+
+    /// Notes that the enclave has begun an incarnation.
+    pub(super) fn keep_recovered(&self, incarnation: Incarnation) {
+        let _ = self.work.send(Work::Recovered(incarnation));
+    }
+
     /// Returns when everything is written but for batches that were passed over.
     pub(super) async fn passed_over(&self) {
         self.passed.drained.notified().await;
@@ -166,6 +184,18 @@ fn keep(shared: &Shared, item: &Work) -> Result<(), String> {
             .folder
             .keep_genesis(genesis)
             .map_err(|error| format!("cannot write `genesis.cbor`: {error}")),
+        Work::Sealed(blob) => shared
+            .folder
+            .keep_sealed(blob)
+            .map_err(|error| format!("cannot keep a sealed blob: {error}")),
+        Work::Offer(offer) => shared
+            .folder
+            .keep_offer(offer)
+            .map_err(|error| format!("cannot write `recovery/offer.cbor`: {error}")),
+        Work::Recovered(incarnation) => shared
+            .folder
+            .keep_recovered(*incarnation)
+            .map_err(|error| format!("cannot write `incarnation`: {error}")),
         Work::Batch { files, .. } => {
             for (path, bytes) in files {
                 let put = shared.store.put(path, bytes).map_err(|error| error.to_string())?;

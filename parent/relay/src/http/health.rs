@@ -96,6 +96,7 @@ fn shown(status: &Status) -> EnclaveStatus {
         Phase::Joining => "joining",
         Phase::Member => "member",
         Phase::Halted => "halted",
+        Phase::Recovering => "recovering",
     };
     EnclaveStatus {
         phase: phase.to_owned(),
