@@ -238,7 +238,7 @@ impl Core {
 
     /// A leader is there though what it sends is not all here yet: as good as a heartbeat.
     fn still_there(self: &Arc<Self>, vote: VoteRecord) {
-        if self.stamps.check_leader(vote.term, vote.boot).is_err() {
+        if self.stamps.check_leader(vote.term, vote.boot, self.clock.now()).is_err() {
             return;
         }
         let request = AppendEntriesRequest {

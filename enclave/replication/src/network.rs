@@ -439,7 +439,14 @@ impl RaftNetwork<TypeConfig> for Client {
                 if vote == asked {
                     return Ok(VoteResponse::new(rpc.vote, last, granted));
                 }
-                let held = self.promise(vote).ok_or_else(|| unreachable(NoAnswer::Wrong))?;
+                // what it promised before and holds to, since it refuses: perhaps to this very boot, in
+                // an election that this one lost. It moves no vote here; what counts is how far its
+                // log goes, since a boot that lags behind must leave the election to others.
+                let held = if vote.term < asked.term {
+                    Vote::new(vote.term, NodeId(vote.boot))
+                } else {
+                    self.promise(vote).ok_or_else(|| unreachable(NoAnswer::Wrong))?
+                };
                 Ok(VoteResponse::new(held, last, false))
             }
             Ok(Reply::Appended(_)) => Err(unreachable(NoAnswer::Wrong)),

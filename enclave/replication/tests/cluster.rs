@@ -311,6 +311,20 @@ async fn a_leader_whose_clock_runs_ahead_is_refused_and_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_clock_ran_behind_follows_again_when_it_is_right() {
+    let cluster = Cluster::born(3, 2).await;
+    let lead = cluster.place(cluster.led().await.id);
+    let rest = cluster.others(lead);
+    let (behind, on_time) = (rest[0], rest[1]);
+    cluster.ticks(lead, 3, &[0, 1, 2]).await;
+    cluster.boots[behind].clock.shift(-60_000);
+    cluster.ticks(lead, 3, &[lead, on_time]).await;
+    cluster.boots[behind].clock.shift(0);
+    cluster.ticks(lead, 3, &[lead, on_time]).await;
+    cluster.agree(&[0, 1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_is_kept_within_its_bounds_and_the_cluster_goes_on() {
     let cluster = Cluster::born_with(3, 2, |config| config.kept_entries = 64).await;
     cluster.led().await;

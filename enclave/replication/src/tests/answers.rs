@@ -239,6 +239,17 @@ async fn a_granted_vote_counts_only_for_what_was_asked() {
     assert!(!granted.vote.committed);
 }
 
+#[tokio::test]
+async fn a_boot_that_lags_behind_learns_it_from_who_voted_for_it_before() {
+    let earlier = record(TERM - 1, ME, false);
+    let further = Some(LogPosition::of(&id(90)));
+    let answer = Reply::Voted { vote: earlier, granted: false, last: further };
+    let refused = desk().await.vote(answer).await.unwrap();
+    assert!(!refused.vote_granted);
+    assert_eq!(refused.last_log_id, Some(id(90)));
+    assert_eq!(refused.vote, Vote::new(TERM - 1, NodeId(ME)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_another_boot_or_to_another_request_does_not_count() {
     let mut desk = desk().await;

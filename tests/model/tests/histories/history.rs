@@ -1,0 +1,261 @@
+//! One history: birth, keys and a policy; then the host; then, when it has left off, service again.
+
+use std::collections::BTreeMap;
+
+use casemate_proto::KeyName;
+use casemate_proto::governance::Change;
+use casemate_signer::{Answer, Submission};
+
+use crate::dice::Dice;
+use crate::enclave::{Eid, Enclave};
+use crate::host::Hands;
+use crate::reference::{Checked, Violation, violated};
+use crate::setup::Shape;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// How long a cluster may take to serve again when the host has left off, at most.
+const WELL_AGAIN_MS: u64 = 120_000;
+/// How much of that is for new boots to be admitted and recover.
+const STEP_MS: u64 = 250;
+
+/// What came of a history.
+#[derive(Debug)]
+pub struct Outcome {
+    pub violation: Option<Violation>,
+    pub trace: u64,
+    pub simulated: u64,
+    pub signatures: u64,
+    pub entries: u64,
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs the history of a seed.
+pub fn run(seed: u64, tells: bool) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let mut dice = Dice::new(seed);
+        let shape = Shape::of(&mut dice);
+        if tells {
+            println!("{shape:#?}");
+        }
+        let mut world = match World::new(shape, dice.fork(), Trace::new(tells)).await {
+            Ok(world) => world,
+            Err(violation) => panic!("no birth: {violation:?}"),
+        };
+        let violation = live(&mut world, &mut dice).await.err();
+        Outcome {
+            violation,
+            trace: world.trace.hash(),
+            simulated: world.now(),
+            signatures: world.reference.made.len() as u64,
+            entries: world.reference.size(),
+            counts: world.counts,
+        }
+    })
+}
+
+async fn live(world: &mut World, dice: &mut Dice) -> Checked {
+    let mut hands = Hands::default();
+    prepare(world, &mut hands).await?;
+    let end = world.now() + world.shape.lasts;
+    let total: u64 = world.shape.acts.iter().map(|(_, weight)| weight).sum();
+    let mut act_at = world.now();
+    while world.now() < end {
+        hands.routine(world);
+        if dice.percent(35) {
+            for _ in 0..dice.between(1, 4) {
+                hands.request(world);
+            }
+        }
+        if world.now() >= act_at && total > 0 {
+            act_at = world.now() + dice.between(50, 2 * world.shape.every);
+            let mut pick = dice.below(total);
+            let acts = world.shape.acts.clone();
+            let chosen = acts.into_iter().find(|(_, weight)| {
+                let here = pick < *weight;
+                pick = pick.saturating_sub(*weight);
+                here
+            });
+            if let Some((act, _)) = chosen {
+                hands.act(world, act)?;
+            }
+        }
+        world.pass(dice.between(20, 400)).await?;
+    }
+    world.trace.note(world.start.elapsed().as_millis() as u64, format_args!("the host leaves off"));
+    hands.repent(world);
+    if world.shape.merciless {
+        return aftermath(world, &mut hands).await;
+    }
+    well_again(world, &mut hands).await
+}
+
+/// Governance confirms, makes the keys, and sets the policy.
+async fn prepare(world: &mut World, hands: &mut Hands) -> Checked {
+    until(world, hands, "the genesis", 20_000, |world| {
+        world.enclaves.values().all(|e| e.state().is_some_and(|state| state.size() > 0))
+    })
+    .await?;
+    govern(world, hands, Change::ConfirmGenesis).await?;
+    for (name, scheme) in world.shape.keys.clone() {
+        let name = KeyName::new(name).unwrap();
+        govern(world, hands, Change::CreateKey { name: name.clone(), scheme }).await?;
+        until(world, hands, "a live key", 60_000, |world| {
+            world.enclaves.values().all(|e| {
+                e.state().is_some_and(|state| state.key_epoch(&name).is_some())
+            })
+        })
+        .await?;
+    }
+    let id = *world.enclaves.keys().next().unwrap();
+    let (terms, at) = (world.shape.terms[0], world.true_time());
+    let state = world.enclaves[&id].state().unwrap();
+    let submission = world.people.set_policy(state, at, &terms);
+    world.submit(id, submission, None);
+    until(world, hands, "a policy", 20_000, |world| {
+        world.enclaves.values().all(|e| e.state().is_some_and(|s| s.policy().is_some()))
+    })
+    .await
+}
+
+async fn govern(world: &mut World, hands: &mut Hands, change: Change) -> Checked {
+    let id = *world.enclaves.keys().next().unwrap();
+    let state = world.enclaves[&id].state().unwrap();
+    let (head, at) = (state.change_head(), world.true_time());
+    let signed = world.people.change(state, at, change, 2);
+    world.submit(id, Submission::Governance { signed, attachment: None }, None);
+    until(world, hands, "a change", 20_000, |world| {
+        world.enclaves[&id].state().is_some_and(|state| state.change_head() != head)
+    })
+    .await
+}
+
+async fn until(
+    world: &mut World,
+    hands: &mut Hands,
+    what: &str,
+    patience: u64,
+    done: impl Fn(&World) -> bool,
+) -> Checked {
+    let end = world.now() + patience;
+    while !done(world) {
+        if world.now() > end {
+            violated!("not within {patience} ms: {what}");
+        }
+        hands.routine(world);
+        world.pass(50).await?;
+    }
+    Ok(())
+}
+
+fn is_well(world: &World) -> bool {
+    let frozen = |id: &Eid| world.enclaves[id].state().is_none_or(casemate_ledger::State::is_frozen);
+    world.all_sound() && !world.speakers().iter().any(frozen)
+}
+
+/// The host has left off: every node has an enclave again, all agree, and new requests are signed.
+async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
+    let begun = world.now();
+    let mut lifted_at = 0;
+    let mut started_at = 0;
+    while !is_well(world) {
+        if world.now() > begun + WELL_AGAIN_MS {
+            return Err(Violation(format!("not well within {WELL_AGAIN_MS} ms: {}", describe(world))));
+        }
+        hands.routine(world);
+        if world.now() >= lifted_at + 2_000 {
+            lifted_at = world.now();
+            hands.lift_all(world);
+        }
+        if world.now() >= started_at + 8_000 {
+            started_at = world.now();
+            for place in 0..world.names.len() {
+                let joining = |e: &Enclave| e.place == place && !e.is_member() && !e.is_over();
+                if world.speaker(place).is_none() && !world.enclaves.values().any(joining) {
+                    world.start_in(place, 1);
+                }
+            }
+        }
+        world.pass(STEP_MS).await?;
+    }
+    // clones that were never admitted have had their chance
+    let window = world.shape.terms[0].window.0 + world.shape.tau.0 + 2 * world.shape.delta.0;
+    let quiet = world.now() + window + 1_000;
+    while world.now() < quiet {
+        hands.routine(world);
+        world.pass(STEP_MS).await?;
+    }
+    let speakers = world.speakers();
+    let at = *world.dice.pick(&speakers);
+    let ticket = hands.good_request(world, at);
+    let end = world.now() + 20_000;
+    while !world.answers.contains_key(&ticket) {
+        if world.now() > end {
+            return Err(Violation(format!("no answer in 20 s: {}", describe(world))));
+        }
+        hands.routine(world);
+        world.pass(STEP_MS).await?;
+    }
+    match &world.answers[&ticket] {
+        Answer::Signed(_) => {}
+        other => violated!("a good request was not signed when all was well: {other:?}"),
+    }
+    agree(world).await
+}
+
+/// All speakers end with the same log.
+async fn agree(world: &mut World) -> Checked {
+    for _ in 0..40 {
+        let sizes: Vec<u64> = world
+            .speakers()
+            .iter()
+            .filter_map(|id| world.enclaves[id].state())
+            .map(casemate_ledger::State::size)
+            .collect();
+        if sizes.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Ok(());
+        }
+        world.pass(50).await?;
+    }
+    Err(Violation(format!("the nodes do not agree at last: {}", describe(world))))
+}
+
+/// More enclaves may have ended than a cluster survives: whatever is left signs only if it can.
+async fn aftermath(world: &mut World, hands: &mut Hands) -> Checked {
+    for _ in 0..80 {
+        hands.routine(world);
+        if world.dice.percent(30) {
+            hands.request(world);
+        }
+        world.pass(STEP_MS).await?;
+    }
+    Ok(())
+}
+
+fn describe(world: &World) -> String {
+    let speakers = world.speakers();
+    world
+        .enclaves
+        .values()
+        .filter(|e| !e.is_over())
+        .map(|e| {
+            let speaks = if speakers.contains(&e.id) { "speaks" } else { "-" };
+            let member = e.member().map(|m| {
+                let status = m.replication.status();
+                format!(
+                    "size {} keys {:?} frozen {} leader {:?} voter {} term {} members {:?}",
+                    m.node.state().size(),
+                    m.node.keys(),
+                    m.node.state().is_frozen(),
+                    status.leader,
+                    status.is_voter,
+                    status.term,
+                    m.replication.members().len(),
+                )
+            });
+            format!("\n    {} {} {speaks} {}", e.id, e.name, member.unwrap_or("joining".to_owned()))
+        })
+        .collect()
+}

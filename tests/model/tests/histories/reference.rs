@@ -1,0 +1,589 @@
+//! The reference model: what must hold of a cluster, said as simply as it can be said, with code of
+//! its own.
+//!
+//! It sees what leaves enclaves and which entries each of them applies, and knows what everybody
+//! outside meant, since the simulation speaks for them all. It shares no arithmetic with the ledger:
+//! it knows neither charges nor verdicts, only what was signed, when, and for which request.
+//!
+//! Where the product may refuse what looks right from outside (an unfreeze that came with a stale
+//! predecessor), the model believes that it was done: it is never stricter than the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use casemate_ledger::{Entry, EntryBody, State};
+use casemate_proto::governance::{Change, FreezerStatement};
+use casemate_proto::ids::Hash32;
+use casemate_proto::{
+    BootId, CredentialId, DerivationPath, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis,
+};
+
+use casemate_signer::{Answer, SignedDenial};
+
+use crate::digest;
+
+/// Something that must not happen did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+pub type Checked = Result<(), Violation>;
+
+macro_rules! violated {
+    ($($what:tt)*) => { return Err(Violation(format!($($what)*))) };
+}
+pub(crate) use violated;
+
+/// One body that somebody sent under a request's id.
+#[derive(Clone, Debug)]
+pub struct Meant {
+    pub body: Vec<u8>,
+    pub key: KeyName,
+    pub digest: [u8; 32],
+    /// 1 for a message; base units of the token for a payment.
+    pub amount: u64,
+    /// Whether any policy of this history allows it to its sender.
+    pub allowed: bool,
+    /// Whether its sender really stamped it.
+    pub stamped: bool,
+}
+
+/// What may be signed of a key in one window, under the widest policy of the history.
+#[derive(Clone, Copy, Debug)]
+pub struct Cap {
+    pub window: Millis,
+    pub amount: u64,
+}
+
+/// Who asked, and under which id.
+pub type Ask = (CredentialId, RequestId);
+
+struct Leaf {
+    entry: Hash32,
+    root: Hash32,
+    /// The ledger's time with it.
+    time: UnixMillis,
+    /// The request that it is, for the first entry of that request.
+    request: Option<(Ask, Vec<u8>)>,
+}
+
+/// A signature that came to be.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub digest: [u8; 32],
+    pub key: KeyName,
+    pub amount: u64,
+    /// When it was first there anywhere, by true time.
+    pub at: UnixMillis,
+    /// The time of the entry that allowed it, by the ledger.
+    pub ledger: UnixMillis,
+    /// The entry of the log that holds it.
+    pub leaf: Option<u64>,
+}
+
+struct Freeze {
+    from: u64,
+    lifted: Option<u64>,
+}
+
+/// A message of a signing run that an enclave let out.
+pub struct Released<'a> {
+    pub node: &'a NodeName,
+    pub boot: BootId,
+    /// How many entries that enclave has applied.
+    pub applied: u64,
+    /// By that enclave's clock.
+    pub now: UnixMillis,
+    /// The entry that the run is for.
+    pub index: u64,
+    pub participants: &'a [(NodeName, BootId)],
+}
+
+pub struct Reference {
+    threshold: usize,
+    genesis: [u8; 32],
+    tau: Millis,
+    delta: Millis,
+    dead_man: Option<Millis>,
+    pub caps: BTreeMap<KeyName, Cap>,
+    meant: BTreeMap<Ask, Vec<Meant>>,
+    /// Ids of freezes that a freezer really gave.
+    given: BTreeSet<Hash32>,
+    log: Vec<Leaf>,
+    freezes: BTreeMap<Hash32, Freeze>,
+    dead: Vec<Freeze>,
+    heard: UnixMillis,
+    /// In order: from which size on that boot is its node's.
+    admissions: Vec<(u64, NodeName, BootId)>,
+    retired: BTreeMap<BootId, u64>,
+    keys: BTreeMap<KeyName, (Scheme, Vec<u8>)>,
+    pub made: BTreeMap<Ask, Made>,
+    /// Where each enclave stands: entries applied, ledger time.
+    heads: BTreeMap<BootId, (u64, UnixMillis)>,
+    /// Freezes that each enclave was told of, valid ones only.
+    told: BTreeMap<BootId, BTreeSet<Hash32>>,
+    /// Since when no majority can have been together, by true time.
+    alone_since: Option<UnixMillis>,
+    /// Requests of which a client was told that they will never be signed.
+    never: BTreeSet<Ask>,
+    /// The signature that clients were given.
+    given_out: BTreeMap<Ask, Vec<u8>>,
+}
+
+impl Reference {
+    pub fn new(state: &State, caps: BTreeMap<KeyName, Cap>) -> Self {
+        let manifest = state.manifest();
+        Self {
+            threshold: usize::try_from(manifest.threshold).unwrap(),
+            genesis: *state.genesis().as_bytes(),
+            tau: manifest.limits.tau,
+            delta: manifest.limits.delta,
+            dead_man: manifest.limits.dead_man,
+            caps,
+            meant: BTreeMap::new(),
+            given: BTreeSet::new(),
+            log: Vec::new(),
+            freezes: BTreeMap::new(),
+            dead: Vec::new(),
+            heard: UnixMillis(0),
+            admissions: state.current_boots().into_iter().map(|(n, b)| (0, n, b)).collect(),
+            retired: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            made: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            told: BTreeMap::new(),
+            alone_since: None,
+            never: BTreeSet::new(),
+            given_out: BTreeMap::new(),
+        }
+    }
+
+    pub const fn genesis(&self) -> &[u8; 32] {
+        &self.genesis
+    }
+    pub fn size(&self) -> u64 {
+        self.log.len() as u64
+    }
+    pub fn key(&self, name: &KeyName) -> Option<&(Scheme, Vec<u8>)> {
+        self.keys.get(name)
+    }
+
+    /// Somebody sent this under that id.
+    pub fn meant(&mut self, ask: Ask, meant: Meant) {
+        let all = self.meant.entry(ask).or_default();
+        if !all.iter().any(|known| known.body == meant.body) {
+            all.push(meant);
+        }
+    }
+    /// Its sender stamped it.
+    pub fn stamped(&mut self, ask: &Ask, body: &[u8]) {
+        let all = self.meant.get_mut(ask).into_iter().flatten();
+        all.filter(|meant| meant.body == body).for_each(|meant| meant.stamped = true);
+    }
+    /// What an entry of the log asks to have signed: key, path, digest and the entry's own hash.
+    pub fn what_is_signed(
+        &self,
+        index: u64,
+    ) -> Option<(KeyName, DerivationPath, [u8; 32], Hash32)> {
+        let leaf = self.log.get(index as usize)?;
+        let (ask, body) = leaf.request.as_ref()?;
+        let meant = self.meant.get(ask)?.iter().find(|meant| meant.body == *body)?;
+        Some((meant.key.clone(), DerivationPath::root(), meant.digest, leaf.entry))
+    }
+    /// A freezer gave this freeze.
+    pub fn given(&mut self, id: Hash32) {
+        self.given.insert(id);
+    }
+    /// An enclave was handed a freeze, from outside or by a peer.
+    pub fn told(&mut self, boot: BootId, id: Hash32) {
+        if self.given.contains(&id) {
+            self.told.entry(boot).or_default().insert(id);
+        }
+    }
+    /// Whether a majority of the nodes runs and is together, and the true time.
+    pub fn together(&mut self, together: bool, now: UnixMillis) {
+        match (together, self.alone_since) {
+            (true, _) => self.alone_since = None,
+            (false, None) => self.alone_since = Some(now),
+            (false, Some(_)) => {}
+        }
+    }
+
+    /// Whether, `size` entries in, a freeze was in force for sure.
+    fn frozen(&self, size: u64) -> bool {
+        let holds = |freeze: &Freeze| {
+            freeze.from < size && freeze.lifted.is_none_or(|lifted| lifted >= size)
+        };
+        self.freezes.values().any(holds) || self.dead.iter().any(holds)
+    }
+
+    fn current(&self, node: &NodeName, size: u64) -> Option<BootId> {
+        let mut of_node = self.admissions.iter().rev().filter(|(_, name, _)| name == node);
+        of_node.find(|(from, _, _)| *from <= size).map(|(_, _, boot)| *boot)
+    }
+
+    /// A boot began from a snapshot of this size.
+    pub fn began(&mut self, boot: BootId, size: u64, root: Hash32, time: UnixMillis) -> Checked {
+        let Some(leaf) = size.checked_sub(1).and_then(|at| self.log.get(at as usize)) else {
+            violated!("boot {boot} began with {size} entries, and {} are known", self.size());
+        };
+        if leaf.root != root || leaf.time != time {
+            violated!("boot {boot} began with another history of {size} entries");
+        }
+        self.heads.insert(boot, (size, time));
+        Ok(())
+    }
+
+    /// An enclave applied an entry and stands at this state; the true time.
+    pub fn applied(
+        &mut self,
+        boot: BootId,
+        entry: &Entry,
+        state: &State,
+        now: UnixMillis,
+    ) -> Checked {
+        let size = state.size();
+        let (before, time) = self.heads.get(&boot).copied().unwrap_or((0, UnixMillis(0)));
+        if size != before + 1 {
+            violated!("boot {boot} went from {before} entries to {size}");
+        }
+        if state.time() < time {
+            violated!("the ledger's time went back from {time} to {} at {boot}", state.time());
+        }
+        self.heads.insert(boot, (size, state.time()));
+        if size > self.size() {
+            self.first_applied(entry, state, now)?;
+        }
+        let leaf = &self.log[before as usize];
+        if leaf.entry != entry.hash() {
+            violated!("boot {boot} has another entry at index {before}: {}", entry.body.kind());
+        }
+        if leaf.root != state.root() {
+            violated!("boot {boot} has another root at size {size}");
+        }
+        if leaf.time != state.time() {
+            violated!("boot {boot} has ledger time {}, others {}", state.time(), leaf.time);
+        }
+        // the ledger may know of more freezes, never of fewer
+        if self.frozen(size) && !state.is_frozen() {
+            violated!("boot {boot} is not frozen at size {size}, and a freeze is in force");
+        }
+        Ok(())
+    }
+
+    fn first_applied(&mut self, entry: &Entry, state: &State, now: UnixMillis) -> Checked {
+        let index = self.size();
+        let last = self.log.last().map_or(UnixMillis(0), |leaf| leaf.time);
+        let time = entry.at.max(last);
+        if let Some(alone) = self.alone_since
+            && entry.at > alone.saturating_add(self.delta).saturating_add(Millis(3_000))
+        {
+            violated!(
+                "an entry of {} was committed, and since {alone} no majority was together; now {now}",
+                entry.at
+            );
+        }
+        let mut request = None;
+        self.dead_man(index, time);
+        match &entry.body {
+            EntryBody::Request { stamp, body } => {
+                request = self.first_request(stamp.credential, body).map(|ask| (ask, body.clone()));
+            }
+            EntryBody::Statement(signed) => match &signed.statement {
+                FreezerStatement::Freeze { .. } if self.given.contains(&signed.id()) => {
+                    // at most four of one freezer are in force: a fifth is refused, and stops no
+                    // more than the four do
+                    let freeze = Freeze { from: index, lifted: None };
+                    self.freezes.entry(signed.id()).or_insert(freeze);
+                }
+                FreezerStatement::Heartbeat { .. } => self.heard = self.heard.max(time),
+                _ => {}
+            },
+            EntryBody::Governance(signed) => {
+                if let Change::Unfreeze { freeze } = signed.envelope.change {
+                    for known in self.freezes.iter_mut().filter(|(id, _)| **id == freeze) {
+                        known.1.lifted.get_or_insert(index);
+                    }
+                    self.dead.iter_mut().for_each(|dead| {
+                        dead.lifted.get_or_insert(index);
+                    });
+                    self.heard = self.heard.max(time);
+                }
+            }
+            EntryBody::Admit(record) => self.admitted(record.id(), &record.node, state)?,
+            EntryBody::KeyLive(live) => {
+                if let Some(key) = state.keys().get(&live.name).and_then(|key| key.live.as_ref()) {
+                    let found = (live.scheme, key.public_key.clone());
+                    let known = self.keys.entry(live.name.clone()).or_insert(found.clone());
+                    if *known != found {
+                        violated!("key `{}` is another since index {index}", live.name);
+                    }
+                }
+            }
+            _ => {}
+        }
+        let (entry_hash, root) = (entry.hash(), state.root());
+        self.log.push(Leaf { entry: entry_hash, root, time, request });
+        if let EntryBody::Signed { credential, request_id, signature } = &entry.body {
+            self.signature((*credential, *request_id), signature, now, Some(index))?;
+        }
+        Ok(())
+    }
+
+    fn dead_man(&mut self, index: u64, time: UnixMillis) {
+        let Some(patience) = self.dead_man else { return };
+        if index == 0 {
+            self.heard = time;
+        }
+        let in_force = self.dead.iter().any(|dead| dead.lifted.is_none());
+        if time.since(self.heard) > patience && !in_force {
+            self.dead.push(Freeze { from: index, lifted: None });
+        }
+    }
+
+    /// The request that a body is, if no entry before was one with its id.
+    fn first_request(&self, credential: CredentialId, body: &[u8]) -> Option<Ask> {
+        let mut known = self.meant.iter().filter(|((by, _), _)| *by == credential);
+        let (ask, _) = known.find(|(_, meant)| meant.iter().any(|one| one.body == body))?;
+        let seen = self.log.iter().any(|leaf| leaf.request.as_ref().is_some_and(|r| r.0 == *ask));
+        (!seen).then_some(*ask)
+    }
+
+    fn admitted(&mut self, boot: BootId, node: &NodeName, state: &State) -> Checked {
+        let size = state.size();
+        let former = self.current(node, size);
+        if state.current_boot(node) != Some(boot) {
+            return match state.current_boot(node) == former {
+                true => Ok(()),
+                false => violated!("node `{node}` has a boot at size {size} that nobody admitted"),
+            };
+        }
+        if self.retired.contains_key(&boot) {
+            violated!("boot {boot} of node `{node}` was retired and is current again");
+        }
+        if former != Some(boot) {
+            if let Some(former) = former {
+                self.retired.insert(former, size);
+            }
+            self.admissions.push((size, node.clone(), boot));
+        }
+        Ok(())
+    }
+
+    /// An enclave lets out a message of a signing run.
+    pub fn released(&self, released: &Released<'_>) -> Checked {
+        let Released { node, boot, applied, now, index, participants } = released;
+        let who = format!("node `{node}` (boot {boot}, {applied} entries, {now})");
+        let Some(leaf) = self.log.get(*index as usize).filter(|_| index < applied) else {
+            violated!("{who} signs for entry {index}, which it has not applied");
+        };
+        let Some((ask, body)) = &leaf.request else {
+            violated!("{who} signs for entry {index}, which is no request's first");
+        };
+        let meant = self.meant.get(ask).and_then(|all| all.iter().find(|m| m.body == *body));
+        if meant.is_none_or(|meant| !meant.allowed || !meant.stamped) {
+            violated!("{who} signs for entry {index}, which no policy allows");
+        }
+        if *now > leaf.time.saturating_add(self.tau) {
+            violated!("{who} releases for entry {index} of {}, later than τ", leaf.time);
+        }
+        if self.frozen(*applied) {
+            violated!("{who} releases for entry {index} while a freeze is in force");
+        }
+        let unlifted = |id: &&Hash32| {
+            self.freezes.get(*id).is_none_or(|freeze| freeze.lifted.is_none_or(|at| at >= *applied))
+        };
+        if let Some(freeze) = self.told.get(boot).and_then(|told| told.iter().find(unlifted)) {
+            violated!("{who} releases for entry {index} and was told of freeze {freeze}");
+        }
+        if self.current(node, *applied) != Some(*boot) {
+            violated!("{who} releases for entry {index} and is not its node's boot any more");
+        }
+        for (name, other) in *participants {
+            if self.current(name, *applied) != Some(*other) {
+                violated!("{who} releases for entry {index} with `{name}`'s retired boot {other}");
+            }
+        }
+        if participants.len() != self.threshold || !participants.iter().any(|(_, b)| b == boot) {
+            violated!("{who} releases for entry {index} among {participants:?}");
+        }
+        if let Some(made) = self.made.get(ask)
+            && made.leaf.is_some_and(|at| at < *applied)
+        {
+            violated!("{who} releases for entry {index}, whose signature is in the log");
+        }
+        Ok(())
+    }
+
+    /// A signature was seen: in the log (then where), in a proposal, or in an answer.
+    pub fn signature(
+        &mut self,
+        ask: Ask,
+        signature: &[u8],
+        now: UnixMillis,
+        leaf: Option<u64>,
+    ) -> Checked {
+        let (credential, id) = ask;
+        let Some(all) = self.meant.get(&ask) else {
+            violated!("a signature for {credential}'s request {id}, which nobody made");
+        };
+        let verifies = |meant: &&Meant| {
+            self.keys.get(&meant.key).is_some_and(|(scheme, key)| {
+                digest::verifies(*scheme, key, &meant.digest, signature)
+            })
+        };
+        let Some(meant) = all.iter().find(verifies).cloned() else {
+            violated!("a signature of request {id} verifies for none of its bodies");
+        };
+        if !meant.allowed || !meant.stamped {
+            violated!("request {id} was signed, and nobody may have it signed");
+        }
+        let first = self.log.iter().enumerate().find_map(|(at, leaf)| {
+            leaf.request.as_ref().filter(|r| r.0 == ask).map(|r| (at, leaf.time, &r.1))
+        });
+        let Some((_, ledger, _)) = first.filter(|(_, _, body)| **body == meant.body) else {
+            violated!("request {id} was signed, and its body is not the first in the log");
+        };
+        let fresh = Made {
+            digest: meant.digest,
+            key: meant.key.clone(),
+            amount: meant.amount,
+            at: now,
+            ledger,
+            leaf: None,
+        };
+        let is_new = !self.made.contains_key(&ask);
+        let made = self.made.entry(ask).or_insert(fresh);
+        if made.digest != meant.digest {
+            violated!("request {id} has signatures over two digests");
+        }
+        if let (Some(at), None) = (leaf, made.leaf) {
+            made.leaf = Some(at);
+            if self.never.contains(&ask) {
+                violated!("a client was told that request {id} is never signed, and it was");
+            }
+        }
+        if is_new { self.within(&meant.key) } else { Ok(()) }
+    }
+
+    /// Whether what was signed with a key is within its cap in every interval of a window's length.
+    fn within(&self, key: &KeyName) -> Checked {
+        let Some(cap) = self.caps.get(key) else {
+            violated!("something was signed with key `{key}`, which has no limit");
+        };
+        let of_key: Vec<&Made> = self.made.values().filter(|made| made.key == *key).collect();
+        let clocks: [fn(&Made) -> UnixMillis; 2] = [|made| made.at, |made| made.ledger];
+        for clock in clocks {
+            for first in &of_key {
+                let from = clock(first).0;
+                let inside = |made: &&&Made| (from..from + cap.window.0).contains(&clock(made).0);
+                let sum: u64 = of_key.iter().filter(inside).map(|made| made.amount).sum();
+                if sum > cap.amount {
+                    violated!(
+                        "key `{key}` signed for {sum} within {} ms from {from}, and its limit is {}",
+                        cap.window.0,
+                        cap.amount
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint was published.
+    pub fn checkpoint(&self, size: u64, root: &str) -> Checked {
+        match size.checked_sub(1).and_then(|at| self.log.get(at as usize)) {
+            Some(leaf) if hex::encode(leaf.root.as_bytes()) == root => Ok(()),
+            Some(_) => violated!("two checkpoints of size {size} with different roots"),
+            None => violated!("a checkpoint of size {size}, and {} entries exist", self.size()),
+        }
+    }
+
+    /// A client was answered: what is said for good stays so.
+    pub fn said(&mut self, ask: Ask, answer: &Answer) -> Checked {
+        let first = self.log.iter().find_map(|leaf| leaf.request.as_ref().filter(|r| r.0 == ask));
+        let about_it = |denial: &SignedDenial| {
+            use casemate_proto::DenialCode::{Frozen, LimitExceeded, NoGrant};
+            // other codes are about how it was asked, and asking again may go well
+            matches!(denial.denial.code, Frozen | LimitExceeded | NoGrant)
+                && denial.index.is_some()
+                && first.is_some_and(|(_, body)| *denial.subject.as_bytes() == sha256(&[body]))
+        };
+        let never = match answer {
+            Answer::Expired(_) => true,
+            Answer::Denied(denial) => about_it(denial),
+            Answer::Signed(signed) => {
+                let known = self.given_out.entry(ask).or_insert_with(|| signed.signature.clone());
+                if *known != signed.signature {
+                    violated!("request {} was answered with two signatures", ask.1);
+                }
+                false
+            }
+            _ => false,
+        };
+        if never {
+            self.never.insert(ask);
+        }
+        if self.never.contains(&ask) && self.made.get(&ask).is_some_and(|made| made.leaf.is_some())
+        {
+            violated!("request {} was given up, a client was told, and it is signed", ask.1);
+        }
+        Ok(())
+    }
+
+    /// A client was given a signature with its proofs: the leaf is this log's and the proof leads to
+    /// its root.
+    pub fn answered(
+        &mut self,
+        ask: Ask,
+        signed: &casemate_signer::Signed,
+        now: UnixMillis,
+    ) -> Checked {
+        self.signature(ask, &signed.signature, now, None)?;
+        let made = &self.made[&ask];
+        let Some(leaf) = made.leaf else {
+            violated!("request {} was answered before its signature was in the log", ask.1);
+        };
+        if signed.digest != made.digest {
+            violated!("request {} was answered with another digest", ask.1);
+        }
+        for receipt in [&signed.receipt.allowed, &signed.receipt.signed] {
+            let mut lines = receipt.checkpoint.lines().skip(1);
+            let size: u64 = lines.next().and_then(|l| l.parse().ok()).unwrap_or(0);
+            let Some(known) = size.checked_sub(1).and_then(|at| self.log.get(at as usize)) else {
+                violated!("request {} has a receipt of a log of {size} entries", ask.1);
+            };
+            let index = casemate_audit::Record::parse(&receipt.leaf).map_or(size, |r| r.index());
+            let proves = index < size
+                && tree_root(&receipt.leaf, index, size, &receipt.proof) == Some(known.root);
+            if size <= leaf || !proves {
+                violated!("request {} has a receipt that does not lead to the log's root", ask.1);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+/// The root that an RFC 6962 proof leads to.
+fn tree_root(leaf: &[u8], index: u64, size: u64, proof: &[Hash32]) -> Option<Hash32> {
+    fn up(hash: [u8; 32], index: u64, size: u64, proof: &[Hash32]) -> Option<[u8; 32]> {
+        if size == 1 {
+            return proof.is_empty().then_some(hash);
+        }
+        let (last, rest) = proof.split_last()?;
+        let half = size.next_power_of_two() / 2;
+        if index < half {
+            let left = up(hash, index, half, rest)?;
+            Some(sha256(&[&[1], &left, last.as_bytes()]))
+        } else {
+            let right = up(hash, index - half, size - half, rest)?;
+            Some(sha256(&[&[1], last.as_bytes(), &right]))
+        }
+    }
+    up(sha256(&[&[0], leaf]), index, size, proof).map(Hash32::new)
+}

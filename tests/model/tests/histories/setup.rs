@@ -1,0 +1,179 @@
+//! What the dice make a history of, and the cluster that it begins with.
+
+use std::collections::BTreeMap;
+
+use casemate_proto::manifest::{
+    BootRecord, GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement,
+    NodeSpec,
+};
+use casemate_proto::{Hash32, KeyName, Millis, NodeName, Scheme, hash::sha256};
+use casemate_replication::FatalReason;
+use casemate_signer::{BootSecret, Node};
+use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
+
+use crate::dice::Dice;
+use crate::enclave::{EPOCH, node_config};
+use crate::host::Act;
+use crate::people::{COLD, LOG, NOTARY, PAYER, People, Terms};
+use crate::reference::Cap;
+
+/// What a history is like.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub nodes: usize,
+    pub threshold: u64,
+    /// Keys that are made, the log's first.
+    pub keys: Vec<(&'static str, Scheme)>,
+    pub tau: Millis,
+    pub delta: Millis,
+    pub dead_man: Option<Millis>,
+    /// The first policy's, then those that may come later. None is wider than the first.
+    pub terms: Vec<Terms>,
+    /// What the host does in this history, each with its weight.
+    pub acts: Vec<(Act, u64)>,
+    /// About how often it does something.
+    pub every: u64,
+    /// For how long.
+    pub lasts: u64,
+    /// Whether the host does what no cluster survives.
+    pub merciless: bool,
+}
+
+impl Shape {
+    pub fn of(dice: &mut Dice) -> Self {
+        let (nodes, threshold) = match dice.below(20) {
+            0 => (5, 3),
+            1 => (4, 3),
+            2 => (4, 2),
+            _ => (3, 2),
+        };
+        let mut keys = vec![(LOG, Scheme::Ed25519), (NOTARY, Scheme::Ed25519)];
+        if dice.percent(25) {
+            keys.push((COLD, Scheme::Bip340Secp256k1));
+        }
+        if dice.percent(5) {
+            keys.push((PAYER, Scheme::EcdsaSecp256k1));
+        }
+        let window = Millis(dice.between(8, 30) * 1_000);
+        let first = Terms { name: 1, count: dice.between(2, 9), sum: dice.between(4, 20), window };
+        let lower = Terms { name: 1, count: first.count - 1, ..first };
+        let renamed = Terms { name: 2, ..first };
+        let acts: Vec<(Act, u64)> = Act::ALL
+            .iter()
+            .filter(|_| dice.percent(60))
+            .copied()
+            .collect::<Vec<Act>>()
+            .into_iter()
+            .map(|act| (act, dice.between(1, 6)))
+            .collect();
+        Self {
+            nodes,
+            threshold,
+            keys,
+            tau: Millis(dice.between(4, 9) * 1_000),
+            delta: Millis(dice.between(2, 10) * 100),
+            dead_man: dice.percent(25).then_some(Millis(20_000)),
+            terms: vec![first, lower, renamed],
+            acts,
+            every: dice.between(300, 2_500),
+            lasts: dice.between(20, 70) * 1_000,
+            merciless: dice.percent(35),
+        }
+    }
+
+    /// What may be signed with each key in a window.
+    pub fn caps(&self) -> BTreeMap<KeyName, Cap> {
+        let widest = self.terms[0];
+        let cap = |amount| Cap { window: widest.window, amount };
+        [
+            // two grants of one key, each with its limit: a limit counts the key's whoever asks
+            (NOTARY, cap(widest.count)),
+            (COLD, cap(widest.count)),
+            (PAYER, cap(widest.sum * 1_000_000)),
+        ]
+        .into_iter()
+        .map(|(name, cap)| (KeyName::new(name).unwrap(), cap))
+        .collect()
+    }
+}
+
+/// A cluster that is born and has done nothing yet.
+pub struct Born {
+    pub names: Vec<NodeName>,
+    pub nsms: Vec<SimNsm>,
+    pub genesis: GenesisRecord,
+    pub nodes: Vec<(Node, BootRecord)>,
+}
+
+pub fn born(shape: &Shape, people: &People, dice: &mut Dice) -> Born {
+    let host = SimHost::new().unwrap();
+    let image = [[0x10; 48], [0x11; 48], [0x12; 48]];
+    let names: Vec<NodeName> = (0..shape.nodes)
+        .map(|at| NodeName::new(&format!("node-{}", char::from(b'a' + at as u8))).unwrap())
+        .collect();
+    let nsms: Vec<SimNsm> = (0..shape.nodes)
+        .map(|at| host.start(EnclaveSpec::numbered(at as u32, "eu-west-1", image)))
+        .collect();
+    let nodes = names
+        .iter()
+        .zip(&nsms)
+        .map(|(name, nsm)| NodeSpec {
+            name: name.clone(),
+            region: "eu-west-1".to_owned(),
+            pcr3: nsm.enclave().pcrs()[3].1,
+        })
+        .collect();
+    let manifest = Manifest {
+        version: 1,
+        name: "model".to_owned(),
+        threshold: shape.threshold,
+        nodes,
+        measurements: vec![Measurement { pcr0: image[0], pcr1: image[1], pcr2: image[2] }],
+        governance: Governance {
+            quorum: 2,
+            keys: people.governors.iter().map(|person| person.public.clone()).collect(),
+            loosening_delay: Millis(3_000),
+        },
+        freezers: people.freezers.iter().map(|person| person.public.clone()).collect(),
+        limits: Limits {
+            tau: shape.tau,
+            delta: shape.delta,
+            dead_man: shape.dead_man,
+            ..Limits::default()
+        },
+        independence: Independence::None,
+        hardware: Hardware::Simulated,
+        trust_root: Hash32::new(sha256(host.root_der())),
+        relying_party: None,
+    };
+    let scope = GenesisRecord::manifest_hash(&manifest);
+    let mut boots = Vec::new();
+    let mut secrets = Vec::new();
+    for (name, nsm) in names.iter().zip(&nsms) {
+        let mut entropy = dice.entropy();
+        let secret = BootSecret::generate(&mut entropy);
+        let user_data = secret.user_data(name, &scope);
+        let evidence = nsm.attest(Some(user_data.as_bytes()), None, None, EPOCH.0).unwrap();
+        boots.push(secret.record(name, evidence));
+        secrets.push((secret, entropy));
+    }
+    let genesis = GenesisRecord { manifest, boots, at: EPOCH };
+    let nodes = secrets
+        .into_iter()
+        .zip(&genesis.boots)
+        .map(|((secret, entropy), record)| {
+            let entropy = Box::new(entropy);
+            let node =
+                Node::birth(secret, &record.node, &genesis, node_config(), entropy).unwrap();
+            (node, record.clone())
+        })
+        .collect();
+    Born { names, nsms, genesis, nodes }
+}
+
+/// What ends an honest enclave's replication although nothing is broken.
+pub const fn is_expected(reason: &FatalReason) -> bool {
+    // it was out of reach for longer than the others keep entries
+    matches!(reason, FatalReason::FellBehind { .. })
+}
+
