@@ -71,7 +71,11 @@ pub enum Input {
 
 /// Where an enclave stands.
 pub enum Phase {
-    Joining { run: JoinRun, secret: Option<BootSecret>, short_since: Option<UnixMillis> },
+    Joining {
+        run: JoinRun,
+        secret: Option<BootSecret>,
+        short_since: Option<UnixMillis>,
+    },
     Member(Box<Member>),
     /// It has halted, or its keys were used up.
     Over,

@@ -16,7 +16,8 @@ use crate::world::World;
 
 /// How long a cluster may take to serve again when the host has left off, at most.
 const WELL_AGAIN_MS: u64 = 120_000;
-/// How much of that is for new boots to be admitted and recover.
+/// For how long a node passes over another that did not answer it, and a little longer.
+const SUSPICION_MS: u64 = 32_000;
 const STEP_MS: u64 = 250;
 
 /// What came of a history.
@@ -103,9 +104,10 @@ async fn prepare(world: &mut World, hands: &mut Hands) -> Checked {
         let name = KeyName::new(name).unwrap();
         govern(world, hands, Change::CreateKey { name: name.clone(), scheme }).await?;
         until(world, hands, "a live key", 60_000, |world| {
-            world.enclaves.values().all(|e| {
-                e.state().is_some_and(|state| state.key_epoch(&name).is_some())
-            })
+            world
+                .enclaves
+                .values()
+                .all(|e| e.state().is_some_and(|state| state.key_epoch(&name).is_some()))
         })
         .await?;
     }
@@ -151,7 +153,8 @@ async fn until(
 }
 
 fn is_well(world: &World) -> bool {
-    let frozen = |id: &Eid| world.enclaves[id].state().is_none_or(casemate_ledger::State::is_frozen);
+    let frozen =
+        |id: &Eid| world.enclaves[id].state().is_none_or(casemate_ledger::State::is_frozen);
     world.all_sound() && !world.speakers().iter().any(frozen)
 }
 
@@ -160,9 +163,13 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
     let begun = world.now();
     let mut lifted_at = 0;
     let mut started_at = 0;
-    while !is_well(world) {
+    // what somebody was told of and could not pass on comes out first, freezes above all
+    while world.now() < begun + 8_000 || !is_well(world) {
         if world.now() > begun + WELL_AGAIN_MS {
-            return Err(Violation(format!("not well within {WELL_AGAIN_MS} ms: {}", describe(world))));
+            return Err(Violation(format!(
+                "not well within {WELL_AGAIN_MS} ms: {}",
+                describe(world)
+            )));
         }
         hands.routine(world);
         if world.now() >= lifted_at + 2_000 {
@@ -180,9 +187,9 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
         }
         world.pass(STEP_MS).await?;
     }
-    // clones that were never admitted have had their chance
+    // what was charged is out of the window, and whom a node did not hear is asked again
     let window = world.shape.terms[0].window.0 + world.shape.tau.0 + 2 * world.shape.delta.0;
-    let quiet = world.now() + window + 1_000;
+    let quiet = world.now() + (window + 1_000).max(SUSPICION_MS);
     while world.now() < quiet {
         hands.routine(world);
         world.pass(STEP_MS).await?;

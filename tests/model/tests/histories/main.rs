@@ -19,6 +19,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::float_arithmetic,
+    clippy::large_enum_variant,
     missing_docs,
     unreachable_pub
 )]

@@ -61,7 +61,7 @@ struct Leaf {
     root: Hash32,
     /// The ledger's time with it.
     time: UnixMillis,
-    /// The request that it is, for the first entry of that request.
+    /// The request that it asks to have signed, and its body.
     request: Option<(Ask, Vec<u8>)>,
 }
 
@@ -124,6 +124,8 @@ pub struct Reference {
     alone_since: Option<UnixMillis>,
     /// Requests of which a client was told that they will never be signed.
     never: BTreeSet<Ask>,
+    /// The entry that each request was first signed for.
+    signed_for: BTreeMap<Ask, u64>,
     /// The signature that clients were given.
     given_out: BTreeMap<Ask, Vec<u8>>,
 }
@@ -152,6 +154,7 @@ impl Reference {
             told: BTreeMap::new(),
             alone_since: None,
             never: BTreeSet::new(),
+            signed_for: BTreeMap::new(),
             given_out: BTreeMap::new(),
         }
     }
@@ -285,7 +288,7 @@ impl Reference {
         self.dead_man(index, time);
         match &entry.body {
             EntryBody::Request { stamp, body } => {
-                request = self.first_request(stamp.credential, body).map(|ask| (ask, body.clone()));
+                request = self.request_of(stamp.credential, body).map(|ask| (ask, body.clone()));
             }
             EntryBody::Statement(signed) => match &signed.statement {
                 FreezerStatement::Freeze { .. } if self.given.contains(&signed.id()) => {
@@ -339,12 +342,10 @@ impl Reference {
         }
     }
 
-    /// The request that a body is, if no entry before was one with its id.
-    fn first_request(&self, credential: CredentialId, body: &[u8]) -> Option<Ask> {
+    /// The request that a body is.
+    fn request_of(&self, credential: CredentialId, body: &[u8]) -> Option<Ask> {
         let mut known = self.meant.iter().filter(|((by, _), _)| *by == credential);
-        let (ask, _) = known.find(|(_, meant)| meant.iter().any(|one| one.body == body))?;
-        let seen = self.log.iter().any(|leaf| leaf.request.as_ref().is_some_and(|r| r.0 == *ask));
-        (!seen).then_some(*ask)
+        known.find(|(_, meant)| meant.iter().any(|one| one.body == body)).map(|(ask, _)| *ask)
     }
 
     fn admitted(&mut self, boot: BootId, node: &NodeName, state: &State) -> Checked {
@@ -369,14 +370,14 @@ impl Reference {
     }
 
     /// An enclave lets out a message of a signing run.
-    pub fn released(&self, released: &Released<'_>) -> Checked {
+    pub fn released(&mut self, released: &Released<'_>) -> Checked {
         let Released { node, boot, applied, now, index, participants } = released;
         let who = format!("node `{node}` (boot {boot}, {applied} entries, {now})");
         let Some(leaf) = self.log.get(*index as usize).filter(|_| index < applied) else {
             violated!("{who} signs for entry {index}, which it has not applied");
         };
         let Some((ask, body)) = &leaf.request else {
-            violated!("{who} signs for entry {index}, which is no request's first");
+            violated!("{who} signs for entry {index}, which asks for no signature");
         };
         let meant = self.meant.get(ask).and_then(|all| all.iter().find(|m| m.body == *body));
         if meant.is_none_or(|meant| !meant.allowed || !meant.stamped) {
@@ -410,6 +411,12 @@ impl Reference {
         {
             violated!("{who} releases for entry {index}, whose signature is in the log");
         }
+        // a request is charged for one entry, and that one alone is signed for
+        let ask = *ask;
+        let first = *self.signed_for.entry(ask).or_insert(*index);
+        if first != *index {
+            violated!("{who} releases for entry {index}, and entry {first} is the same request");
+        }
         Ok(())
     }
 
@@ -436,11 +443,14 @@ impl Reference {
         if !meant.allowed || !meant.stamped {
             violated!("request {id} was signed, and nobody may have it signed");
         }
-        let first = self.log.iter().enumerate().find_map(|(at, leaf)| {
-            leaf.request.as_ref().filter(|r| r.0 == ask).map(|r| (at, leaf.time, &r.1))
-        });
-        let Some((_, ledger, _)) = first.filter(|(_, _, body)| **body == meant.body) else {
-            violated!("request {id} was signed, and its body is not the first in the log");
+        let of_it = |leaf: &&Leaf| {
+            leaf.request.as_ref().is_some_and(|(of, body)| *of == ask && *body == meant.body)
+        };
+        let mut entries = self.log.iter().filter(of_it);
+        let ledger = match (self.signed_for.get(&ask), entries.next()) {
+            (Some(index), Some(_)) => self.log[*index as usize].time,
+            (None, Some(leaf)) => leaf.time,
+            (_, None) => violated!("request {id} was signed, and is not in the log"),
         };
         let fresh = Made {
             digest: meant.digest,
@@ -499,17 +509,19 @@ impl Reference {
 
     /// A client was answered: what is said for good stays so.
     pub fn said(&mut self, ask: Ask, answer: &Answer) -> Checked {
-        let first = self.log.iter().find_map(|leaf| leaf.request.as_ref().filter(|r| r.0 == ask));
+        let known = self.meant.get(&ask).cloned().unwrap_or_default();
         let about_it = |denial: &SignedDenial| {
             use casemate_proto::DenialCode::{Frozen, LimitExceeded, NoGrant};
             // other codes are about how it was asked, and asking again may go well
             matches!(denial.denial.code, Frozen | LimitExceeded | NoGrant)
                 && denial.index.is_some()
-                && first.is_some_and(|(_, body)| *denial.subject.as_bytes() == sha256(&[body]))
+                && known.iter().any(|m| *denial.subject.as_bytes() == sha256(&[&m.body]))
         };
+        // two bodies under one id: the other may be the one that stands
+        let alone = known.len() == 1;
         let never = match answer {
             Answer::Expired(_) => true,
-            Answer::Denied(denial) => about_it(denial),
+            Answer::Denied(denial) => alone && about_it(denial),
             Answer::Signed(signed) => {
                 let known = self.given_out.entry(ask).or_insert_with(|| signed.signature.clone());
                 if *known != signed.signature {

@@ -13,9 +13,9 @@ use crate::history;
 /// Where the seeds of a run begin if nothing else is said.
 const FIRST_SEED: u64 = 1;
 /// How many histories `cargo test` runs.
-const BY_DEFAULT: u64 = 200;
+const BY_DEFAULT: u64 = 40;
 /// How long one history may take in real time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 struct Asked {
@@ -228,7 +228,10 @@ fn many(asked: &Asked) -> ExitCode {
                             }
                         }
                         Err(reason) => {
-                            println!("\nseed {seed} FAILED after {} histories: {reason}", sum.histories);
+                            println!(
+                                "\nseed {seed} FAILED after {} histories: {reason}",
+                                sum.histories
+                            );
                             println!("    replay: {}", replay(seed));
                             sum.failed.push((seed, reason));
                             if !asked.keep_going {
@@ -251,7 +254,11 @@ fn many(asked: &Asked) -> ExitCode {
     });
     let sum = sum.into_inner().unwrap();
     print(asked, &sum, began.elapsed());
-    if sum.failed.is_empty() && sum.differed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sum.failed.is_empty() && sum.differed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn replay(seed: u64) -> String {
@@ -277,5 +284,9 @@ fn print(asked: &Asked, sum: &Sum, took: Duration) {
     if asked.twice {
         println!("    {:>9}  whose two runs differed: {:?}", sum.differed.len(), sum.differed);
     }
-    println!("    {:>9}  failed: {:?}", sum.failed.len(), sum.failed.iter().map(|f| f.0).collect::<Vec<_>>());
+    println!(
+        "    {:>9}  failed: {:?}",
+        sum.failed.len(),
+        sum.failed.iter().map(|f| f.0).collect::<Vec<_>>()
+    );
 }

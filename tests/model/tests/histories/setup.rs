@@ -35,6 +35,8 @@ pub struct Shape {
     pub every: u64,
     /// For how long.
     pub lasts: u64,
+    /// The machine whose clock may be wrong by more than δ.
+    pub liar: usize,
     /// Whether the host does what no cluster survives.
     pub merciless: bool,
 }
@@ -77,6 +79,7 @@ impl Shape {
             acts,
             every: dice.between(300, 2_500),
             lasts: dice.between(20, 70) * 1_000,
+            liar: dice.below(16) as usize,
             merciless: dice.percent(35),
         }
     }
@@ -163,8 +166,7 @@ pub fn born(shape: &Shape, people: &People, dice: &mut Dice) -> Born {
         .zip(&genesis.boots)
         .map(|((secret, entropy), record)| {
             let entropy = Box::new(entropy);
-            let node =
-                Node::birth(secret, &record.node, &genesis, node_config(), entropy).unwrap();
+            let node = Node::birth(secret, &record.node, &genesis, node_config(), entropy).unwrap();
             (node, record.clone())
         })
         .collect();
@@ -176,4 +178,3 @@ pub const fn is_expected(reason: &FatalReason) -> bool {
     // it was out of reach for longer than the others keep entries
     matches!(reason, FatalReason::FellBehind { .. })
 }
-

@@ -54,11 +54,24 @@ const SHORT_MS: u64 = 15_000;
 enum Due {
     Tick(Eid),
     Dial,
-    Deliver { link: u64, from: Eid, to: Eid, kind: Kind, bytes: Vec<u8> },
+    Deliver {
+        link: u64,
+        from: Eid,
+        to: Eid,
+        kind: Kind,
+        bytes: Vec<u8>,
+    },
     /// Nothing has come over it for long: it is given up if that is still so.
-    Silent { link: u64 },
-    Input { to: Eid, input: Input },
-    Start { place: usize },
+    Silent {
+        link: u64,
+    },
+    Input {
+        to: Eid,
+        input: Input,
+    },
+    Start {
+        place: usize,
+    },
     Resume(Eid),
 }
 
@@ -429,8 +442,7 @@ impl World {
         let scope = Hash32::new(*self.genesis.id().as_bytes());
         let user_data = secret.user_data(&name, &scope);
         let at = self.true_time().0;
-        let evidence =
-            self.nsms[place].attest(Some(user_data.as_bytes()), None, None, at).unwrap();
+        let evidence = self.nsms[place].attest(Some(user_data.as_bytes()), None, None, at).unwrap();
         let record = secret.record(&name, evidence);
         let id = self.next_enclave;
         self.next_enclave += 1;
@@ -469,7 +481,9 @@ impl World {
     fn over(&mut self, id: Eid, told: bool) {
         let gone: Vec<Ticket> =
             self.clients.iter().filter(|(_, c)| c.at == id).map(|(t, _)| *t).collect();
-        gone.iter().for_each(|ticket| drop(self.clients.remove(ticket)));
+        for ticket in gone {
+            self.clients.remove(&ticket);
+        }
         let its: Vec<(Eid, Eid)> =
             self.links.keys().filter(|(a, b)| *a == id || *b == id).copied().collect();
         if told {
@@ -647,8 +661,7 @@ impl World {
         let enclave = &self.enclaves[&id];
         let (name, boot, place) = (enclave.name.clone(), enclave.boot, enclave.place);
         self.reference.began(boot, size, state.root(), state.time())?;
-        let node =
-            Node::join(secret, &name, &self.genesis, state, &tail, node_config(), entropy);
+        let node = Node::join(secret, &name, &self.genesis, state, &tail, node_config(), entropy);
         let Ok(node) = node else {
             // its keys are used once: it starts over as another boot
             self.start_in(place, 10);
@@ -750,11 +763,12 @@ impl World {
         let current = member.node.state().current_boot(node);
         let reached = current.is_some_and(|current| {
             current != boot
-                && self.by_boot.get(&current).is_some_and(|c| self.links.contains_key(&pair(id, *c)))
+                && self
+                    .by_boot
+                    .get(&current)
+                    .is_some_and(|c| self.links.contains_key(&pair(id, *c)))
         });
-        if let Ok(action) =
-            member.handovers.receive((node, boot), (current, reached), bytes, now)
-        {
+        if let Ok(action) = member.handovers.receive((node, boot), (current, reached), bytes, now) {
             for reply in action.send {
                 self.send(id, boot, Kind::Join, reply);
             }
@@ -785,7 +799,9 @@ impl World {
                     let (size, now) = (state.size(), self.true_time());
                     self.trace.step(self.now(), "applied", id, size);
                     self.reference.applied(self.enclaves[&id].boot, &entry, state, now)?;
-                    self.trace.note(self.now(), format_args!("{id} applied {size} {kind}"));
+                    let at = entry.at.0.saturating_sub(EPOCH.0);
+                    let what = format_args!("{id} applied {size} {kind} of {at} ms");
+                    self.trace.note(self.now(), what);
                 }
                 self.outputs(id, member, outputs)?;
                 let state = member.node.state();
@@ -820,7 +836,8 @@ impl World {
             .collect();
         member.boots = boots;
         for (node, boot) in changed {
-            let up = self.by_boot.get(&boot).is_some_and(|c| self.links.contains_key(&pair(id, *c)));
+            let up =
+                self.by_boot.get(&boot).is_some_and(|c| self.links.contains_key(&pair(id, *c)));
             self.feed(id, member, Event::Link { node, up })?;
         }
         for (node, boot) in self.peers(id) {
@@ -852,9 +869,18 @@ impl World {
                 Output::Propose { body, attachment } => {
                     if let EntryBody::Signed { credential, request_id, signature } = &body {
                         let now = self.true_time();
-                        self.reference.signature((*credential, *request_id), signature, now, None)?;
+                        self.reference.signature(
+                            (*credential, *request_id),
+                            signature,
+                            now,
+                            None,
+                        )?;
                     }
-                    let _ = member.replication.propose(body, attachment);
+                    let kind = body.kind();
+                    if let Err(refused) = member.replication.propose(body, attachment) {
+                        let what = format_args!("{id} proposes {kind} in vain: {refused}");
+                        self.trace.note(self.now(), what);
+                    }
                 }
                 Output::Send { to, bytes } => {
                     self.sent(id, member, bytes.as_slice())?;
@@ -943,6 +969,9 @@ impl World {
         match message {
             PeerMessage::StartSign { index, attempt, participants, epoch, .. } => {
                 self.count("signing runs");
+                let names: Vec<&str> = participants.iter().map(NodeName::as_str).collect();
+                let what = format_args!("{id} leads attempt {attempt} at {index} among {names:?}");
+                self.trace.note(self.now(), what);
                 let start = (index, attempt, epoch);
                 if let Some((run, participants)) = self.run_of(member, start, &participants) {
                     self.runs.insert(run, Run { index, participants });
@@ -963,6 +992,10 @@ impl World {
                         participants: &run.participants,
                     })?;
                 }
+            }
+            PeerMessage::Declined { index, attempt, .. } => {
+                let what = format_args!("{id} declines attempt {attempt} at {index}");
+                self.trace.note(self.now(), what);
             }
             _ => {}
         }
@@ -1029,11 +1062,9 @@ impl World {
 
 fn freeze_of(submission: &Submission) -> Option<Hash32> {
     match submission {
-        Submission::Statement(signed @ SignedStatement { statement, .. })
-            if matches!(statement, FreezerStatement::Freeze { .. }) =>
-        {
-            Some(signed.id())
-        }
+        Submission::Statement(
+            signed @ SignedStatement { statement: FreezerStatement::Freeze { .. }, .. },
+        ) => Some(signed.id()),
         _ => None,
     }
 }
