@@ -194,10 +194,13 @@ impl Core {
         };
         let age = append.majority_age.map(Millis);
         let commit = append.commit.max(pairs::committed_by(&self.log, &self.me, &append));
+        let commit = commit.map(|at| at.id());
+        let commit =
+            if cfg!(casemate_sabotage = "applied_before_commit") { ids.last().copied() } else { commit };
         let request = AppendEntriesRequest {
             vote: append.vote.vote(),
             prev_log_id: append.prev.map(|at| at.id()),
-            leader_commit: commit.map(|at| at.id()),
+            leader_commit: commit,
             entries: append.entries.into_iter().map(LogEntry::entry).collect(),
         };
         let core = Arc::clone(self);

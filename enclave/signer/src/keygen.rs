@@ -391,6 +391,10 @@ impl Node {
                 role,
                 now,
                 |node, claim| {
+                    if cfg!(casemate_sabotage = "old_shares_deleted_early") {
+                        let share = node.keygen.live.remove(&old);
+                        return task.run(scheme, claim, share.as_ref(), node.entropy.as_mut());
+                    }
                     task.run(scheme, claim, node.keygen.live.get(&old), node.entropy.as_mut())
                 },
                 |_, _| Ok(None),

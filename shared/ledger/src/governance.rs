@@ -247,6 +247,9 @@ fn attached_policy(
 }
 
 fn set_policy(state: &mut State, policy: Policy, hash: Hash32, effects: &mut Vec<Effect>) {
+    if cfg!(casemate_sabotage = "charges_reset_by_policy") {
+        state.charges = casemate_policy::ChargeBook::new(state.window_slack());
+    }
     state.policy = Some(InForce { policy, hash });
     effects.push(Effect::PolicyInForce { policy: hash });
 }

