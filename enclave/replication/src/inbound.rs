@@ -195,8 +195,11 @@ impl Core {
         let age = append.majority_age.map(Millis);
         let commit = append.commit.max(pairs::committed_by(&self.log, &self.me, &append));
         let commit = commit.map(|at| at.id());
-        let commit =
-            if cfg!(casemate_sabotage = "applied_before_commit") { ids.last().copied() } else { commit };
+        let commit = if cfg!(casemate_sabotage = "applied_before_commit") {
+            ids.last().copied()
+        } else {
+            commit
+        };
         let request = AppendEntriesRequest {
             vote: append.vote.vote(),
             prev_log_id: append.prev.map(|at| at.id()),

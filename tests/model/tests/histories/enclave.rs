@@ -87,6 +87,8 @@ pub struct Member {
     pub applied: watch::Sender<AppliedView>,
     pub handovers: Handovers,
     pub admitted: BTreeMap<BootId, CommittedAt>,
+    /// Who appended what commits now, as the node was last told.
+    pub leader: Option<BootId>,
     /// Each node's boot, as the node and replication were last told.
     pub boots: Arc<BTreeMap<NodeName, BootId>>,
 }
@@ -204,6 +206,7 @@ pub async fn start_member(
         applied,
         handovers: Handovers::new(),
         admitted: BTreeMap::new(),
+        leader: None,
         boots,
     }
 }

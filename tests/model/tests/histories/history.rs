@@ -45,7 +45,11 @@ pub fn run(seed: u64, tells: bool) -> Outcome {
             Ok(world) => world,
             Err(violation) => panic!("no birth: {violation:?}"),
         };
-        let violation = live(&mut world, &mut dice).await.err();
+        let mut violation = live(&mut world, &mut dice).await.err();
+        let shares = world.counts.get("shares released").copied().unwrap_or(0);
+        if violation.is_none() && shares < world.reference.made.len() as u64 {
+            violation = Some(Violation(format!("only {shares} shares were seen to leave")));
+        }
         Outcome {
             violation,
             trace: world.trace.hash(),

@@ -79,12 +79,21 @@ pub struct Made {
     pub leaf: Option<u64>,
 }
 
+/// What an entry asks to have signed.
+pub struct What {
+    pub key: KeyName,
+    pub path: DerivationPath,
+    pub digest: [u8; 32],
+    /// The entry's own hash.
+    pub entry: Hash32,
+}
+
 struct Freeze {
     from: u64,
     lifted: Option<u64>,
 }
 
-/// A message of a signing run that an enclave let out.
+/// A signature share that an enclave let out.
 pub struct Released<'a> {
     pub node: &'a NodeName,
     pub boot: BootId,
@@ -94,6 +103,7 @@ pub struct Released<'a> {
     pub now: UnixMillis,
     /// The entry that the run is for.
     pub index: u64,
+    pub entry: Hash32,
     pub participants: &'a [(NodeName, BootId)],
 }
 
@@ -181,15 +191,23 @@ impl Reference {
         let all = self.meant.get_mut(ask).into_iter().flatten();
         all.filter(|meant| meant.body == body).for_each(|meant| meant.stamped = true);
     }
-    /// What an entry of the log asks to have signed: key, path, digest and the entry's own hash.
-    pub fn what_is_signed(
-        &self,
-        index: u64,
-    ) -> Option<(KeyName, DerivationPath, [u8; 32], Hash32)> {
+    /// What an entry of the log asks to have signed.
+    pub fn what_is_signed(&self, index: u64) -> Option<What> {
         let leaf = self.log.get(index as usize)?;
         let (ask, body) = leaf.request.as_ref()?;
-        let meant = self.meant.get(ask)?.iter().find(|meant| meant.body == *body)?;
-        Some((meant.key.clone(), DerivationPath::root(), meant.digest, leaf.entry))
+        self.what_is_asked(ask.0, body, leaf.entry)
+    }
+    /// What a request asks to have signed, in that entry.
+    pub fn what_is_asked(
+        &self,
+        credential: CredentialId,
+        body: &[u8],
+        entry: Hash32,
+    ) -> Option<What> {
+        let ask = self.request_of(credential, body)?;
+        let meant = self.meant.get(&ask)?.iter().find(|meant| meant.body == body)?;
+        let (key, path) = (meant.key.clone(), DerivationPath::root());
+        Some(What { key, path, digest: meant.digest, entry })
     }
     /// A freezer gave this freeze.
     pub fn given(&mut self, id: Hash32) {
@@ -381,13 +399,16 @@ impl Reference {
         Ok(())
     }
 
-    /// An enclave lets out a message of a signing run.
+    /// An enclave lets out a signature share.
     pub fn released(&mut self, released: &Released<'_>) -> Checked {
-        let Released { node, boot, applied, now, index, participants } = released;
+        let Released { node, boot, applied, now, index, entry, participants } = released;
         let who = format!("node `{node}` (boot {boot}, {applied} entries, {now})");
         let Some(leaf) = self.log.get(*index as usize).filter(|_| index < applied) else {
             violated!("{who} signs for entry {index}, which it has not applied");
         };
+        if leaf.entry != *entry {
+            violated!("{who} signs for another entry than it applied at index {index}");
+        }
         let Some((ask, body)) = &leaf.request else {
             violated!("{who} signs for entry {index}, which asks for no signature");
         };

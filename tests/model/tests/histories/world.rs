@@ -24,8 +24,8 @@ use casemate_signer::{
 };
 use casemate_sim::SimNsm;
 use casemate_threshold::{
-    KeyEpoch, KeyRef, Participant, Participants, PartyId, Purpose, RunContext, RunId, RunSpec,
-    bip340_subject, ed25519_subject, peek_run,
+    KeyEpoch, KeyRef, Participant, Participants, PartyId, Purpose, RunContext, RunId, RunMessage,
+    RunSpec, TriplePairId, bip340_subject, ed25519_subject,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ use crate::enclave::{
     start_member,
 };
 use crate::people::People;
-use crate::reference::{Ask, Checked, Reference, Released, Violation, violated};
+use crate::reference::{Ask, Checked, Reference, Released, Violation, What, violated};
 use crate::setup::Shape;
 use crate::trace::Trace;
 
@@ -48,6 +48,10 @@ const DIAL_MS: u64 = 250;
 const SILENT_MS: u64 = 5_000;
 /// How long a boot that too few vouch for waits until it begins anew.
 const SHORT_MS: u64 = 15_000;
+
+/// Where the message of a signing run that makes a signature possible goes, whatever the scheme; what
+/// goes before it in lane 0 is worth nothing without it.
+const SHARE_LANE: u8 = 1;
 
 /// What is due at a time.
 #[derive(Debug)]
@@ -92,6 +96,7 @@ pub struct Client {
 /// A signing run that a leader named.
 struct Run {
     index: u64,
+    entry: Hash32,
     participants: Vec<(NodeName, BootId)>,
 }
 
@@ -121,6 +126,8 @@ pub struct World {
     out: mpsc::UnboundedReceiver<(Eid, Out)>,
     pub reference: Reference,
     runs: BTreeMap<RunId, Run>,
+    /// Entries that a leader appended, committed or not.
+    appended: BTreeMap<Hash32, EntryBody>,
     pub clients: BTreeMap<Ticket, Client>,
     pub answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
@@ -160,6 +167,7 @@ impl World {
             out,
             reference,
             runs: BTreeMap::new(),
+            appended: BTreeMap::new(),
             clients: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_ticket: 0,
@@ -263,7 +271,7 @@ impl World {
             Due::Dial => {
                 self.at(DIAL_MS, Due::Dial);
                 self.dial().await?;
-                let together = self.majority_together();
+                let together = self.majority_together(Eid::MAX);
                 let now = self.true_time();
                 self.reference.together(together, now);
             }
@@ -395,9 +403,10 @@ impl World {
     }
 
     /// Whether more than half of the nodes have an enclave of this cluster that runs, and those are
-    /// not cut from each other. Retired boots may count: it is never stricter than the truth.
-    fn majority_together(&self) -> bool {
-        let runs = |e: &&Enclave| e.is_member() && !e.paused;
+    /// not cut from each other. Retired boots may count: it is never stricter than the truth. The
+    /// enclave that is at work just now is one that runs; and a paused one may have said its part before.
+    fn majority_together(&self, at_work: Eid) -> bool {
+        let runs = |e: &&Enclave| e.is_member() || e.id == at_work;
         let mut sides: BTreeMap<u8, BTreeSet<usize>> = BTreeMap::new();
         for enclave in self.enclaves.values().filter(runs) {
             let side = self.side.get(&enclave.id).copied().unwrap_or(0);
@@ -674,7 +683,13 @@ impl World {
             start_member(node, at, &self.genesis, own, raft, clock, self.out_in.clone()).await;
         self.trace.note(self.now(), format_args!("enclave {id} is a member at {size}"));
         self.count("enclaves admitted");
-        for (node, boot) in self.peers(id) {
+        let linked = self.peers(id);
+        for (node, boot) in Arc::clone(&member.boots).iter() {
+            if *node != name && !linked.contains(&(node.clone(), *boot)) {
+                self.feed(id, &mut member, Event::Link { node: node.clone(), up: false })?;
+            }
+        }
+        for (node, boot) in linked {
             member.replication.link(boot, node.clone(), true);
             if member.boots.get(&node) == Some(&boot) {
                 self.feed(id, &mut member, Event::Link { node, up: true })?;
@@ -787,8 +802,13 @@ impl World {
         match out {
             Out::Send { to, bytes } => self.send(id, to, Kind::Raft, bytes),
             Out::Committed { committed, at } => {
+                let leader = at.log().leader;
                 if let EntryBody::Admit(record) = &committed.entry().body {
                     member.admitted.insert(record.id(), at);
+                }
+                if member.leader != Some(leader) {
+                    member.leader = Some(leader);
+                    self.feed(id, member, Event::Leader(leader))?;
                 }
                 let entry = committed.entry().clone();
                 let kind = entry.body.kind();
@@ -798,6 +818,8 @@ impl World {
                 if state.size() > before {
                     let (size, now) = (state.size(), self.true_time());
                     self.trace.step(self.now(), "applied", id, size);
+                    let together = self.majority_together(id);
+                    self.reference.together(together, now);
                     let stands = (state, member.node.is_halted());
                     self.reference.applied(self.enclaves[&id].boot, &entry, stands, now)?;
                     let at = entry.at.0.saturating_sub(EPOCH.0);
@@ -808,6 +830,11 @@ impl World {
                 let state = member.node.state();
                 member.applied.send_modify(|view| *view = view.next(state));
                 self.boots_changed(id, member)?;
+            }
+            Out::Appended { index, entry } => {
+                // for whoever must know what a run is for before its entry is committed
+                self.appended.insert(entry.hash(), entry.body.clone());
+                self.feed(id, member, Event::Appended { index, entry })?;
             }
             Out::RootMismatch { node, size, .. } => {
                 violated!("enclave {id} was told another root of size {size} by {node:?}");
@@ -968,21 +995,31 @@ impl World {
             violated!("enclave {id} sends what it would not read itself");
         };
         match message {
-            PeerMessage::StartSign { index, attempt, participants, epoch, .. } => {
+            PeerMessage::StartSign { index, attempt, participants, triples, epoch, .. } => {
                 self.count("signing runs");
-                let names: Vec<&str> = participants.iter().map(NodeName::as_str).collect();
-                let what = format_args!("{id} leads attempt {attempt} at {index} among {names:?}");
-                self.trace.note(self.now(), what);
-                let start = (index, attempt, epoch);
-                if let Some((run, participants)) = self.run_of(member, start, &participants) {
-                    self.runs.insert(run, Run { index, participants });
-                }
+                let asked = self.reference.what_is_signed(index);
+                self.started(id, member, (index, attempt, epoch), &participants, triples, asked);
+            }
+            PeerMessage::StartAhead { index, entry, participants, triples, epoch, .. } => {
+                self.count("signing runs ahead of the commit");
+                let asked = match self.appended.get(&entry) {
+                    Some(EntryBody::Request { stamp, body }) => {
+                        self.reference.what_is_asked(stamp.credential, body, entry)
+                    }
+                    _ => None,
+                };
+                self.started(id, member, (index, 0, epoch), &participants, triples, asked);
             }
             PeerMessage::Run(bytes) => {
-                let Ok(run) = peek_run(&bytes) else {
+                let max = casemate_threshold::message::MAX_MESSAGE_BYTES;
+                let Ok(message) = casemate_proto::cbor::decode::<RunMessage>(&bytes, max) else {
                     violated!("enclave {id} sends a run's message that is none");
                 };
-                if let Some(run) = self.runs.get(&run) {
+                if self.runs.contains_key(&message.run)
+                    && message.chunks.iter().any(|chunk| chunk.lane == SHARE_LANE)
+                {
+                    self.count("shares released");
+                    let run = &self.runs[&message.run];
                     let enclave = &self.enclaves[&id];
                     self.reference.released(&Released {
                         node: &enclave.name,
@@ -990,6 +1027,7 @@ impl World {
                         applied: member.node.state().size(),
                         now: enclave.now(),
                         index: run.index,
+                        entry: run.entry,
                         participants: &run.participants,
                     })?;
                 }
@@ -1003,15 +1041,37 @@ impl World {
         Ok(())
     }
 
-    /// The id of the run that a leader names. Not of ECDSA runs, which name triples besides.
+    /// A leader names a run: from here on its messages are known for what they are.
+    fn started(
+        &mut self,
+        id: Eid,
+        member: &Member,
+        (index, attempt, epoch): (u64, u8, u64),
+        names: &[NodeName],
+        triples: Option<Hash32>,
+        asked: Option<What>,
+    ) {
+        let among: Vec<&str> = names.iter().map(NodeName::as_str).collect();
+        let what = format_args!("{id} leads attempt {attempt} at {index} among {among:?}");
+        self.trace.note(self.now(), what);
+        if let Some(asked) = asked
+            && let Some((run, known)) =
+                self.run_of(member, (index, attempt, epoch), names, triples, asked)
+        {
+            self.runs.insert(run, known);
+        }
+    }
+
+    /// The id of the run that a leader names.
     fn run_of(
         &self,
         member: &Member,
         (index, attempt, epoch): (u64, u8, u64),
         names: &[NodeName],
-    ) -> Option<(RunId, Vec<(NodeName, BootId)>)> {
+        triples: Option<Hash32>,
+        What { key, path, digest, entry }: What,
+    ) -> Option<(RunId, Run)> {
         let state = member.node.state();
-        let (key, path, digest, entry) = self.reference.what_is_signed(index)?;
         let (scheme, _) = self.reference.key(&key)?;
         let mut participants: Vec<(NodeName, BootId)> = names
             .iter()
@@ -1037,12 +1097,15 @@ impl World {
             Scheme::Bip340Secp256k1 => {
                 Purpose::Bip340Sign { key, path, subject: bip340_subject(&digest) }
             }
-            Scheme::EcdsaSecp256k1 => return None,
+            Scheme::EcdsaSecp256k1 => {
+                let triples = TriplePairId(triples?);
+                Purpose::EcdsaSign { key, path, digest, triples }
+            }
         };
         let parties = participants
             .iter()
             .map(|(name, boot)| {
-                let place = self.names.iter().position(|known| known == name)? + 1;
+                let place = self.names.iter().position(|known| known == name)?;
                 let party = PartyId::new(u16::try_from(place).ok()?).ok()?;
                 Some(Participant { party, boot: *boot })
             })
@@ -1057,7 +1120,7 @@ impl World {
             entry: binding.hash(),
             attempt: u64::from(attempt),
         });
-        Some((context.ok()?.id(), participants))
+        Some((context.ok()?.id(), Run { index, entry, participants }))
     }
 }
 
