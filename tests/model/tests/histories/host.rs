@@ -102,6 +102,8 @@ pub struct Hands {
     requests: Vec<(Ask, Vec<u8>, usize)>,
     serial: u64,
     freezes: u64,
+    /// Whether it does no more harm.
+    repented: bool,
     /// Until when heartbeats are held back.
     pub silent_until: u64,
     heal_at: Option<u64>,
@@ -162,6 +164,7 @@ impl Hands {
         self.heal_at = None;
         self.calm_at = None;
         self.silent_until = 0;
+        self.repented = true;
         world.heal();
         world.mangled = 0;
         world.delay = (1, 12);
@@ -170,7 +173,8 @@ impl Hands {
     }
 
     fn heartbeat(&mut self, world: &mut World) {
-        let members = Self::members(world);
+        // a host that means well no longer has what freezers say end in a boot that was retired
+        let members = if self.repented { world.speakers() } else { Self::members(world) };
         if members.is_empty() {
             return;
         }
