@@ -29,8 +29,7 @@ fn i6_folder_of_an_earlier_day_put_back_brings_nothing_back() {
     // what was used up still is, also for the node that has forgotten it
     field.squeeze(1);
     load.end(&field);
-    field.judge("an old folder put back", node);
-    field.is_used_up(1, node);
+    field.judge("an old folder put back", node, Some(1));
 
     // an empty one: it does not know which cluster it is of, and disturbs nobody
     let load = field.load(2);
@@ -40,7 +39,7 @@ fn i6_folder_of_an_earlier_day_put_back_brings_nothing_back() {
     std::fs::remove_dir_all(field.data(node)).unwrap();
     field.start(node, &Part::ALL);
     let before = field.book.signed();
-    wait_until("the others sign", || field.book.signed() > before + 20);
+    wait_until("the others sign", || field.book.signed() > before + 5);
     let ready = field.ready(node);
     assert!(!ready.is_some_and(|ready| ready.ready), "it has not been admitted");
     for part in Part::ALL {
@@ -51,7 +50,7 @@ fn i6_folder_of_an_earlier_day_put_back_brings_nothing_back() {
     field.start(node, &Part::ALL);
     field.back("an empty folder");
     load.end(&field);
-    field.judge("an empty folder", node);
+    field.judge("an empty folder", node, None);
 }
 
 #[test]
@@ -112,7 +111,6 @@ fn i7_second_enclave_of_a_node_is_kept_out_while_the_first_answers_and_fences_it
     assert_ne!(field.boot(node), Some(boot));
     field.squeeze(1);
     load.end(&field);
-    field.judge("a node started twice", node);
-    field.is_used_up(1, 1);
+    field.judge("a node started twice", node, Some(1));
     drop(claim);
 }

@@ -130,13 +130,20 @@ pub struct Field {
     dice: ChaCha20Rng,
     folder: Option<tempfile::TempDir>,
     _claim: Claim,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Field {
     /// A cluster of three that signs with two, with two keys and the policy above.
     pub fn born() -> Self {
-        let alone = alone();
+        Self::born_as(Some(alone()))
+    }
+    /// The same for a test that mostly waits.
+    pub fn born_beside_others() -> Self {
+        Self::born_as(None)
+    }
+
+    fn born_as(alone: Option<MutexGuard<'static, ()>>) -> Self {
         let seed = std::env::var("CASEMATE_ATTACK_SEED");
         let seed = seed.map_or_else(|_| u64::from_be_bytes(random()), |seed| seed.parse().unwrap());
         println!("seed {seed} (CASEMATE_ATTACK_SEED={seed} makes the same choices)");

@@ -37,7 +37,6 @@ fn i5_i6_processes_killed_at_random_moments_under_load_cost_time_and_nothing_els
         sleep(Duration::from_millis(300));
         load.end(&field);
         field.squeeze(round);
-        field.judge(&attack, (round as usize) % 3);
-        field.is_used_up(round, node);
+        field.judge(&attack, node, Some(round));
     }
 }

@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use crate::field::{Field, LIMIT, PATIENCE, client};
 
 /// Clients that have reports signed, and such as pay.
-const NOTARIES: usize = 3;
+const NOTARIES: usize = 2;
 const PAYERS: usize = 2;
 /// How long a client waits between two requests.
-const BETWEEN: Duration = Duration::from_millis(60);
+const BETWEEN: Duration = Duration::from_millis(80);
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,19 +149,21 @@ impl Field {
         signed
     }
 
-    /// Pays one USDT after another on a round's path until nothing is left of its limit.
+    /// Pays on a round's path until nothing is left of its limit.
     pub fn squeeze(&self, round: u32) {
         let one = client(&self.file);
-        for _ in 0..=LIMIT {
-            let payment = Self::payment(round, 1);
+        let (mut usdt, mut tries) = (7, 0);
+        while usdt > 0 {
+            let payment = Self::payment(round, usdt);
             let credential = self.who(&payment);
             let fate = self.runtime.block_on(ask(&one, &credential, &payment, PATIENCE));
-            self.book.put(&credential, &payment, 1, fate.clone());
-            if matches!(fate, Fate::Denied(DenialCode::LimitExceeded)) {
-                return;
+            self.book.put(&credential, &payment, usdt, fate.clone());
+            match fate {
+                Fate::Denied(DenialCode::LimitExceeded) => usdt /= 2,
+                _ => tries += 1,
             }
+            assert!(tries <= LIMIT, "more than the limit was signed");
         }
-        panic!("more than the limit was signed");
     }
 
     /// Asks again for everything that is open, until it is settled.
