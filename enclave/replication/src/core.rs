@@ -195,6 +195,7 @@ impl Core {
         handle.spawn(Arc::clone(&core).run_proposals(queued));
         handle.spawn(Arc::clone(&core).run_membership());
         handle.spawn(Arc::clone(&core).run_views());
+        handle.spawn(Arc::clone(&core).run_elections());
         handle.spawn(Arc::clone(&core).run_genesis());
         handle.spawn(Arc::clone(&core).run_purge());
         handle.spawn(Arc::clone(&core).run_metrics());
@@ -358,6 +359,8 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         election_timeout_max: timing.election_max.0,
         max_payload_entries: u64::try_from(MAX_ENTRIES).unwrap_or(u64::MAX),
         snapshot_policy: SnapshotPolicy::Never,
+        // until `run_elections` lets it
+        enable_elect: false,
         // nothing is forgotten but what `run_purge` says
         max_in_snapshot_log_to_keep: u64::MAX,
         ..openraft::Config::default()

@@ -42,6 +42,8 @@ pub(crate) struct Inbound {
     peers: Mutex<BTreeMap<BootId, Arc<Peer>>>,
     /// When the leader was last heard, and how old its majority was then.
     heard: Mutex<Option<(Instant, Millis)>>,
+    /// When a leader that this boot follows was last heard.
+    leader: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,16 @@ impl Inbound {
             })
         };
         Some(Arc::clone(peers.entry(boot).or_insert_with(fresh)))
+    }
+
+    /// For how long the leader has said nothing; `None`: no leader was heard yet.
+    pub(crate) fn leader_silence(&self) -> Option<Millis> {
+        let at = (*self.leader.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(Millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    fn leader_heard(&self) {
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Forgets what a peer whose channel is gone has sent in part.
@@ -117,6 +129,13 @@ impl Core {
             }
             Message::Voted { id, vote, granted, last } => {
                 self.peers.answered(from, id, Reply::Voted { vote, granted, last });
+            }
+            Message::AskConsent { id, last } => {
+                let given = self.would_elect(last);
+                self.peers.outbox.send(from, &Message::Consent { id, given });
+            }
+            Message::Consent { id, given } => {
+                self.peers.answered(from, id, Reply::Consent(given));
             }
             Message::Propose { body, attachment } => {
                 // only current boots have a say, and only a leader is told; what another holds would
@@ -211,13 +230,17 @@ impl Core {
             let _room = room;
             let answer = match core.raft.append_entries(request).await {
                 Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => {
+                    core.inbound.leader_heard();
                     if let Some(age) = age {
                         *core.inbound.heard.lock().unwrap_or_else(PoisonError::into_inner) =
                             Some((Instant::now(), age));
                     }
                     Answer::Done
                 }
-                Ok(AppendEntriesResponse::Conflict) => Answer::Conflict,
+                Ok(AppendEntriesResponse::Conflict) => {
+                    core.inbound.leader_heard();
+                    Answer::Conflict
+                }
                 Ok(AppendEntriesResponse::HigherVote(vote)) => {
                     Answer::HigherVote(VoteRecord::of(&vote))
                 }
@@ -255,8 +278,10 @@ impl Core {
         };
         let core = Arc::clone(self);
         self.runtime.spawn(async move {
-            if let Err(error) = core.raft.append_entries(request).await {
-                core.stopped(&error);
+            match core.raft.append_entries(request).await {
+                Ok(AppendEntriesResponse::HigherVote(_)) => {}
+                Ok(_) => core.inbound.leader_heard(),
+                Err(error) => core.stopped(&error),
             }
         });
     }

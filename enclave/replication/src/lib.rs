@@ -3,9 +3,9 @@
 //! A node's replication is openraft between four rooms of ours. `log_store` keeps log and vote and
 //! checks what openraft does to them; `machine` hands committed entries to the node and waits for
 //! it; `network` asks other boots and weighs their answers; `inbound` takes what they ask. Beside
-//! them: `proposals` into the log, `membership` that follows the ledger, `time` that no leader runs
-//! ahead of, `roots` that are compared, `pairs` that commit without being told, and `beats` that
-//! nobody waits for.
+//! them: `proposals` into the log, `membership` that follows the ledger, `elections` that only a
+//! majority begins, `time` that no leader runs ahead of, `roots` that are compared, `pairs` that
+//! commit without being told, and `beats` that nobody waits for.
 //!
 //! A cluster begins by [`genesis`]; a restarted node comes back through [`join`]. Both are pure state
 //! machines. Nothing here opens a socket: messages leave as [`Out::Send`] and arrive by
@@ -22,6 +22,7 @@ extern crate self as casemate_replication;
 mod beats;
 mod config;
 mod core;
+mod elections;
 mod fatal;
 pub mod genesis;
 mod handle;

@@ -70,6 +70,7 @@ enum NoAnswer {
 pub(crate) enum Reply {
     Appended(Answer),
     Voted { vote: VoteRecord, granted: bool, last: Option<LogPosition> },
+    Consent(bool),
 }
 
 #[derive(Debug)]
@@ -193,6 +194,18 @@ impl Peers {
         if let Some(asked) = waiting.open.remove(&id) {
             // whoever asked may have given up
             let _ = asked.reply.send(reply);
+        }
+    }
+
+    /// Asks a boot whether it would elect one whose log ends there. `false` where it does not say.
+    pub(crate) async fn ask_consent(
+        self: &Arc<Self>,
+        of: BootId,
+        last: Option<LogPosition>,
+    ) -> bool {
+        match self.ask(of, |id| Message::AskConsent { id, last }) {
+            Ok(mut asked) => matches!((&mut asked.answer).await, Ok(Reply::Consent(true))),
+            Err(_) => false,
         }
     }
 
@@ -417,7 +430,7 @@ impl RaftNetwork<TypeConfig> for Client {
                 let commit = position(rpc.leader_commit.as_ref());
                 self.believe(answer, &rpc.vote, (prev, last, commit)).map_err(unreachable)
             }
-            Ok(Reply::Voted { .. }) => Err(unreachable(NoAnswer::Wrong)),
+            Ok(Reply::Voted { .. } | Reply::Consent(_)) => Err(unreachable(NoAnswer::Wrong)),
             Err(_) => Err(RPCError::Network(NetworkError::new(&NoAnswer::Lost))),
         }
     }
@@ -449,7 +462,7 @@ impl RaftNetwork<TypeConfig> for Client {
                 };
                 Ok(VoteResponse::new(held, last, false))
             }
-            Ok(Reply::Appended(_)) => Err(unreachable(NoAnswer::Wrong)),
+            Ok(Reply::Appended(_) | Reply::Consent(_)) => Err(unreachable(NoAnswer::Wrong)),
             Err(_) => Err(RPCError::Network(NetworkError::new(&NoAnswer::Lost))),
         }
     }

@@ -109,6 +109,22 @@ pub(crate) enum Message {
         #[cbor(n(4), with = "minicbor::bytes")]
         bytes: Vec<u8>,
     },
+    /// Whether the receiver misses a leader, and would elect one whose log ends there.
+    #[n(7)]
+    AskConsent {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        last: Option<LogPosition>,
+    },
+    /// The answer.
+    #[n(8)]
+    Consent {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        given: bool,
+    },
 }
 
 /// What a leader appends.
@@ -247,7 +263,8 @@ impl Message {
             Self::Appended { answer: Answer::HigherVote(higher), .. } => {
                 sane("a vote beyond all terms", vote(higher))
             }
-            Self::Appended { .. } | Self::Propose { .. } => Ok(()),
+            Self::Appended { .. } | Self::Propose { .. } | Self::Consent { .. } => Ok(()),
+            Self::AskConsent { last, .. } => sane("a log beyond all terms", position(last)),
             Self::Vote { vote: asked, last, .. } => {
                 sane("a vote beyond all terms", vote(asked) && position(last))?;
                 sane("a candidate that leads already", !asked.leads)

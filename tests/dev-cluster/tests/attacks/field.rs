@@ -343,12 +343,11 @@ impl Field {
     /// has all its shares, and prints how long each took.
     pub fn back(&mut self, attack: &str) {
         let since = Instant::now();
-        let note = Self::report(0);
-        self.sign(&note);
+        // another each time: what is not signed within τ never is
+        wait_until("it signs", || self.sign(&Self::report(0)));
         let signs = since.elapsed();
         for node in 0..3 {
-            let note = Self::report(0);
-            wait_until("every node signs", || self.ask(node, &note));
+            wait_until("every node signs", || self.ask(node, &Self::report(0)));
         }
         let everywhere = since.elapsed();
         (0..3).for_each(|node| self.wait_until_whole(node));
