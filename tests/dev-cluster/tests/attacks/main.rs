@@ -12,6 +12,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::print_stdout,
     missing_docs,
     unreachable_pub
 )]
