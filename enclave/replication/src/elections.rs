@@ -7,6 +7,9 @@
 //! first whether they miss a leader too (Raft's pre-vote), and openraft may stand only while a majority
 //! does, this node included.
 //!
+//! One that refuses its leader for its clock does not wait for the others: it stands once, and so ends
+//! that term for itself.
+//!
 //! It is a question of service only: whom openraft lets win is not decided here, and a peer that lies
 //! brings about no more than an election, which it could stand for itself.
 
@@ -43,11 +46,19 @@ impl Core {
         !is_behind && self.misses_leader()
     }
 
+    /// Whether the leader of the term that this boot is in is ahead of its clock.
+    fn refuses_leader(&self) -> bool {
+        let own = self.log.vote().map_or(0, |held| held.leader_id.term);
+        self.stamps.refused_term().is_some_and(|refused| own <= refused)
+    }
+
     /// Lets openraft stand for election while a majority misses a leader, and only then.
     pub(crate) async fn run_elections(self: Arc<Self>) {
         let every = Duration::from_millis(self.config.timing.heartbeat.0);
         loop {
-            let may = !self.leads() && self.misses_leader() && self.majority_misses_leader().await;
+            let may = !self.leads()
+                && self.misses_leader()
+                && (self.refuses_leader() || self.majority_misses_leader().await);
             self.raft.runtime_config().elect(may);
             tokio::select! {
                 () = self.halt.raised() => return,

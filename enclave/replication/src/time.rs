@@ -67,6 +67,11 @@ impl Stamps {
         Err(found)
     }
 
+    /// The term whose leader was refused last.
+    pub(crate) fn refused_term(&self) -> Option<u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).map(|(term, _, _)| term)
+    }
+
     /// Whether this leader's term was refused a short while ago, by this node's own clock.
     ///
     /// # Errors
