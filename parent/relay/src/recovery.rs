@@ -66,7 +66,7 @@ impl Folder {
         Ok(wanted.filter(|wanted| *wanted > current).map_or((current, false), |to| (to, true)))
     }
 
-    /// Keeps a blob, and lets go of the oldest beyond [`KEPT`].
+    /// Keeps a blob, and lets go of the oldest beyond `KEPT`.
     ///
     /// # Errors
     /// If the disk refuses.
