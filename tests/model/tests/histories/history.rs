@@ -9,7 +9,7 @@ use casemate_signer::{Answer, Submission};
 use crate::dice::Dice;
 use crate::enclave::{Eid, Enclave};
 use crate::host::Hands;
-use crate::reference::{Checked, Violation, violated};
+use crate::reference::{Checked, STUCK, Violation, violated};
 use crate::setup::Shape;
 use crate::trace::Trace;
 use crate::world::World;
@@ -148,7 +148,7 @@ async fn until(
     let end = world.now() + patience;
     while !done(world) {
         if world.now() > end {
-            violated!("not within {patience} ms: {what}");
+            violated!("{STUCK}not within {patience} ms: {what}");
         }
         hands.routine(world);
         world.pass(50).await?;
@@ -171,7 +171,7 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
     while world.now() < begun + 8_000 || !is_well(world) {
         if world.now() > begun + WELL_AGAIN_MS {
             return Err(Violation(format!(
-                "not well within {WELL_AGAIN_MS} ms: {}",
+                "{STUCK}not well within {WELL_AGAIN_MS} ms: {}",
                 describe(world)
             )));
         }
@@ -204,14 +204,14 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
     let end = world.now() + 20_000;
     while !world.answers.contains_key(&ticket) {
         if world.now() > end {
-            return Err(Violation(format!("no answer in 20 s: {}", describe(world))));
+            return Err(Violation(format!("{STUCK}no answer in 20 s: {}", describe(world))));
         }
         hands.routine(world);
         world.pass(STEP_MS).await?;
     }
     match &world.answers[&ticket] {
         Answer::Signed(_) => {}
-        other => violated!("a good request was not signed when all was well: {other:?}"),
+        other => violated!("{STUCK}a good request was not signed when all was well: {other:?}"),
     }
     agree(world).await
 }

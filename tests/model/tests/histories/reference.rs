@@ -21,6 +21,9 @@ use casemate_signer::{Answer, SignedDenial};
 
 use crate::digest;
 
+/// What a violation begins with that is none of safety: something that should have happened did not.
+pub const STUCK: &str = "stuck: ";
+
 /// Something that must not happen did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(pub String);

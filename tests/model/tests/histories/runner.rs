@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::dice::Dice;
 use crate::history;
+use crate::reference::STUCK;
 
 /// Where the seeds of a run begin if nothing else is said.
 const FIRST_SEED: u64 = 1;
@@ -117,6 +118,7 @@ struct Sum {
     entries: u64,
     counts: BTreeMap<String, u64>,
     failed: Vec<(u64, String)>,
+    stuck: Vec<u64>,
     differed: Vec<u64>,
 }
 
@@ -227,6 +229,10 @@ fn many(asked: &Asked) -> ExitCode {
                                 *sum.counts.entry(what).or_default() += count;
                             }
                         }
+                        Err(reason) if reason.starts_with(STUCK) => {
+                            println!("\nseed {seed} {reason}\n    replay: {}", replay(seed));
+                            sum.stuck.push(seed);
+                        }
                         Err(reason) => {
                             println!(
                                 "\nseed {seed} FAILED after {} histories: {reason}",
@@ -254,7 +260,9 @@ fn many(asked: &Asked) -> ExitCode {
     });
     let sum = sum.into_inner().unwrap();
     print(asked, &sum, began.elapsed());
-    if sum.failed.is_empty() && sum.differed.is_empty() {
+    // a host that is to leave the cluster a majority may misjudge it: see docs/SIMULATION.md
+    let is_rare = sum.stuck.len() as u64 <= sum.histories / 100;
+    if sum.failed.is_empty() && sum.differed.is_empty() && is_rare {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -284,6 +292,7 @@ fn print(asked: &Asked, sum: &Sum, took: Duration) {
     if asked.twice {
         println!("    {:>9}  whose two runs differed: {:?}", sum.differed.len(), sum.differed);
     }
+    println!("    {:>9}  stuck: {:?}", sum.stuck.len(), sum.stuck);
     println!(
         "    {:>9}  failed: {:?}",
         sum.failed.len(),
