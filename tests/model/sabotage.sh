@@ -29,7 +29,10 @@ build() {
     planted | xargs touch
     CASEMATE_SABOTAGE=$1 cargo test --quiet --locked -p casemate-model --test histories --no-run \
         --message-format=json 2>"$folder/errors.txt" |
-        sed -nE 's/.*"executable":"([^"]*histories-[^"]*)".*/\1/p' | tail -n 1
+        sed -nE 's/.*"executable":"([^"]*histories-[^"]*)".*/\1/p' | tail -n 1 | grep . || {
+        cat "$folder/errors.txt" >&2
+        return 1
+    }
 }
 
 names=("$@")
