@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::ids::Hash32;
@@ -185,11 +186,9 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8; 64],
     ) -> Result<(), CredentialError> {
-        use p256::ecdsa::signature::Verifier;
         let bad = || CredentialError::BadSignature { credential: self.id() };
-        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&self.bytes).map_err(|_| bad())?;
-        let signature = p256::ecdsa::Signature::from_slice(signature).map_err(|_| bad())?;
-        key.verify(message, &signature).map_err(|_| bad())
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.bytes);
+        key.verify(message, signature).map_err(|_| bad())
     }
 }
 
@@ -233,5 +232,48 @@ mod tests {
         assert!(PublicKey::new(Algorithm::Ed25519, &one).is_err());
         assert!(PublicKey::new(Algorithm::P256, &[2; 32]).is_err());
         assert!(PublicKey::new(Algorithm::P256, &[0xff; 33]).is_err());
+    }
+
+    /// Keys are read by one library and signatures verified by another: they must mean the same.
+    #[test]
+    fn p256_signatures_that_verify_are_those_that_verify_by_another_library() {
+        use p256::ecdsa::signature::{Signer as _, Verifier as _};
+        let order = hex::decode("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+        let order = order.unwrap();
+        for seed in 1..=20_u8 {
+            let secret = p256::ecdsa::SigningKey::from_slice(&[seed; 32]).unwrap();
+            let theirs = *secret.verifying_key();
+            let point = theirs.to_encoded_point(true);
+            let ours = PublicKey::new(Algorithm::P256, point.as_bytes()).unwrap();
+            let signature: p256::ecdsa::Signature = secret.sign(&[seed]);
+            let plain: [u8; 64] = signature.to_bytes().into();
+            let mut all = vec![plain, [0; 64], [0xff; 64]];
+            if let Some(low) = signature.normalize_s() {
+                all.push(low.to_bytes().into());
+            } else {
+                let high = p256::ecdsa::Signature::from_scalars(*signature.r(), -*signature.s());
+                all.push(high.unwrap().to_bytes().into());
+            }
+            for half in [0..32, 32..64] {
+                for bytes in [&[0; 32][..], &order[..], &[0xff; 32][..]] {
+                    let mut changed = plain;
+                    changed[half.clone()].copy_from_slice(bytes);
+                    all.push(changed);
+                }
+            }
+            for byte in 0..64 {
+                let mut changed = plain;
+                changed[byte] ^= seed;
+                all.push(changed);
+            }
+            for (number, signature) in all.iter().enumerate() {
+                let by_them = p256::ecdsa::Signature::from_slice(signature)
+                    .is_ok_and(|signature| theirs.verify(&[seed], &signature).is_ok());
+                assert_eq!(ours.verify(&[seed], signature).is_ok(), by_them, "{seed} {number}");
+                // as it was made, and with its other s
+                assert_eq!(by_them, number == 0 || number == 3, "{seed} {number}");
+                assert!(ours.verify(&[seed, 0], signature).is_err(), "{seed} {number}");
+            }
+        }
     }
 }

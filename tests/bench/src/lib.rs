@@ -36,7 +36,6 @@ use cluster::Cluster;
 pub use error::BenchError;
 pub use options::Options;
 use report::{Cost, Machine, Report};
-use scheme::SCHEMES;
 
 /// Does all of it.
 ///
@@ -53,7 +52,7 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
     cluster.warm_up(sizes.warm_up)?;
     let idle = cluster.idle(sizes.idle)?;
     let mut costs = Vec::new();
-    for scheme in SCHEMES {
+    for scheme in options.schemes.iter().copied() {
         let title = scheme::title(scheme);
         tell.progress(&format!("{title}: the bare library, then the whole system"));
         let mut library = library::measure(scheme, sizes.library)?;
@@ -70,6 +69,9 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
     }
     drop(cluster);
 
+    if !options.parts.contains(&options::Part::Latency) {
+        return Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips: Vec::new() });
+    }
     let mut network = Network::new(0, Temper::DEMO);
     let ping = trips::Ping::new(&mut network, &runtime)?;
     let mut cluster = Cluster::up(&program, &runtime, Some(&mut network), tell)?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use casemate_proto::Scheme;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+
+use crate::scheme;
 
 /// Measures what the whole system costs over the bare libraries, and how many round trips a signature
 /// takes. Prints a table; takes about two minutes where nothing else runs.
@@ -18,15 +20,45 @@ pub struct Options {
     pub write: bool,
     /// Requests under way at one time, one measurement for each number.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16],
-          value_parser = clap::value_parser!(u32).range(1..=64))]
+          value_parser = clap::value_parser!(u32).range(1..=256))]
     pub concurrency: Vec<u32>,
     /// What bytes take one way between two parents when round trips are counted, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 40,
           value_parser = clap::value_parser!(u64).range(10..=60))]
     pub delay_ms: u64,
+    /// What is measured.
+    #[arg(long, value_name = "PART,…", value_delimiter = ',', conflicts_with = "write",
+          default_values_t = [Part::Load, Part::Latency])]
+    pub parts: Vec<Part>,
+    /// The schemes that are measured: `ecdsa`, `ed25519`, `bip340`.
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', conflicts_with = "write",
+          value_parser = scheme::named, default_values = ["ecdsa", "ed25519", "bip340"])]
+    pub schemes: Vec<Scheme>,
+    /// Signatures of a scheme without triples in one measurement of CPU time; of one with triples it is
+    /// an eighth of that.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=100_000))]
+    pub signatures: Option<u32>,
     /// What `cargo bench` says to every benchmark.
     #[arg(long, hide = true)]
     pub bench: bool,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// CPU time, throughput, latency and memory with so many requests at a time.
+    Load,
+    /// Latency at rest, without delay and in round trips.
+    Latency,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Load => "load",
+            Self::Latency => "latency",
+        })
+    }
 }
 
 /// How much is measured.
@@ -54,7 +86,15 @@ impl Options {
 
     /// How much is measured.
     #[must_use]
-    pub const fn sizes(&self) -> Sizes {
+    pub fn sizes(&self) -> Sizes {
+        let sizes = self.usual_sizes();
+        match self.signatures {
+            Some(frost) => Sizes { ecdsa: frost / 8, frost, ..sizes },
+            None => sizes,
+        }
+    }
+
+    const fn usual_sizes(&self) -> Sizes {
         let millis = Duration::from_millis;
         if self.quick {
             Sizes {

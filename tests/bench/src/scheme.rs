@@ -43,3 +43,16 @@ pub const fn key(scheme: Scheme) -> &'static str {
         Scheme::Bip340Secp256k1 => "bench-bip340",
     }
 }
+
+/// A scheme by its name on the command line.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn named(name: &str) -> Result<Scheme, String> {
+    match name {
+        "ecdsa" => Ok(Scheme::EcdsaSecp256k1),
+        "ed25519" => Ok(Scheme::Ed25519),
+        "bip340" => Ok(Scheme::Bip340Secp256k1),
+        _ => Err("schemes are `ecdsa`, `ed25519` and `bip340`".to_owned()),
+    }
+}

@@ -7,6 +7,7 @@
 //! No change of t: FROST's library refreshes shares and gives a lost one back, both at the same
 //! threshold.
 
+mod children;
 mod derive;
 mod keygen;
 mod repair;
@@ -25,6 +26,8 @@ pub use repair::{FrostPublic, FrostRepair};
 pub use sign::{FrostSign, FrostSignature};
 pub use suite::{Suite, TaskNames};
 
+use children::Children;
+
 use crate::{
     error::{Abort, Misbehaviour, Misuse, RunError},
     key,
@@ -39,6 +42,7 @@ pub struct FrostShare<S: Suite> {
     pub(crate) public: PublicKeyPackage<S>,
     /// The group's public key.
     pub(crate) verifying_key: S::PublicKey,
+    children: Children<S>,
 }
 
 impl<S: Suite> std::fmt::Debug for FrostShare<S> {
@@ -53,7 +57,7 @@ impl<S: Suite> FrostShare<S> {
         public: PublicKeyPackage<S>,
     ) -> Result<Self, RunError> {
         let verifying_key = encode_key(&public)?;
-        Ok(Self { package, public, verifying_key })
+        Ok(Self { package, public, verifying_key, children: Children::default() })
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! Nonces are made when the run is, used once by value, and gone before the share is sent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use casemate_proto::{DerivationPath, Hash32, UnixMillis, hash::tagged_hash};
 use frost_core::{
@@ -21,7 +21,7 @@ use frost_core::{
 };
 use rand_core::{CryptoRng, RngCore};
 
-use super::{FrostShare, Suite, blame, derive::derive_share, undecodable};
+use super::{FrostShare, Suite, blame, undecodable};
 use crate::{
     context::{Claim, Task},
     error::{Abort, Misuse, RunError},
@@ -51,7 +51,7 @@ pub struct FrostSignature<K> {
 
 /// The protocol of a run that signs.
 pub struct FrostSign<S: Suite> {
-    share: FrostShare<S>,
+    share: Arc<FrostShare<S>>,
     message: Vec<u8>,
     subject: Hash32,
     permitted: bool,
@@ -85,7 +85,7 @@ impl<S: Suite> Driven<FrostSign<S>> {
             return Err(Misuse::WrongMessage.into());
         }
         key.facts.admits(context)?;
-        let share = derive_share(&key.share, &key.facts.chain_code, path)?;
+        let share = key.share.child(&key.facts.chain_code, path)?;
         Ok(Self::begin(claim, share, message, false, rng))
     }
 
@@ -104,13 +104,13 @@ impl<S: Suite> Driven<FrostSign<S>> {
         };
         key.facts.admits(context)?;
         let message = test_digest(&key.facts, &key.share, context.participants()).to_vec();
-        let share = derive_share(&key.share, &key.facts.chain_code, &DerivationPath::root())?;
+        let share = key.share.child(&key.facts.chain_code, &DerivationPath::root())?;
         Ok(Self::begin(claim, share, message, true, rng))
     }
 
     fn begin(
         claim: Claim,
-        share: FrostShare<S>,
+        share: Arc<FrostShare<S>>,
         message: Vec<u8>,
         permitted: bool,
         rng: &mut (impl RngCore + CryptoRng),
