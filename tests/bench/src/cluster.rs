@@ -15,7 +15,7 @@ use casemate_dev::processes::api::Api;
 use casemate_dev::processes::birth::{Mother, bring_up, now, regions, route_through};
 use casemate_dev::processes::claim::Claim;
 use casemate_dev::processes::running::TRIPLE_STOCK;
-use casemate_dev::processes::{Home, Part, Plan, Program, Remote};
+use casemate_dev::processes::{Home, Part, Plan, PlannedNode, Program, Remote};
 use casemate_ledger::Attachment;
 use casemate_ledger::apply::LOG_KEY;
 use casemate_policy::Policy;
@@ -192,16 +192,34 @@ impl Cluster {
     /// If one of them is gone.
     pub fn cpu(&mut self) -> Result<Duration, BenchError> {
         self.remote.running().check()?;
-        let running = self.remote.running();
-        let (home, plan) = (running.home(), running.plan());
         let mut processes = Vec::new();
-        for node in &plan.nodes {
-            for part in Part::ALL {
-                let gone = || cluster(format!("has lost the {part} of node `{}`", node.name));
-                processes.push(home.pid(&node.name, part)?.ok_or_else(gone)?);
-            }
+        for part in Part::ALL {
+            processes.extend(self.processes(part)?);
         }
         cpu::of(&processes)
+    }
+
+    fn processes(&mut self, part: Part) -> Result<Vec<u32>, BenchError> {
+        let running = self.remote.running();
+        let pid = |node: &PlannedNode| {
+            let gone = || cluster(format!("has lost the {part} of node `{}`", node.name));
+            running.home().pid(&node.name, part)?.ok_or_else(gone)
+        };
+        running.plan().nodes.iter().map(pid).collect()
+    }
+
+    /// The memory that the largest enclave and the largest parent have.
+    ///
+    /// # Errors
+    /// If a process is gone.
+    pub fn memory(&mut self) -> Result<Memory, BenchError> {
+        let mut largest = |part| {
+            let all = self.processes(part)?.into_iter().map(cpu::memory);
+            Ok::<u64, BenchError>(
+                all.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0),
+            )
+        };
+        Ok(Memory { enclave: largest(Part::Enclave)?, parent: largest(Part::Parent)? })
     }
 
     /// How every node says that it is.
@@ -276,6 +294,15 @@ impl Cluster {
         let (cpu, time) = (self.cpu()?.saturating_sub(before), since.elapsed());
         Ok(Idle { cpu, time })
     }
+}
+
+/// Memory in RAM, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The enclave with the most.
+    pub enclave: u64,
+    /// The parent with the most.
+    pub parent: u64,
 }
 
 /// What a cluster uses while nothing is asked of it.

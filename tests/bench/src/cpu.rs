@@ -1,4 +1,4 @@
-//! CPU time of processes as Linux counts it: the one instrument for both sides of a ratio.
+//! CPU time of processes as Linux counts it: the one instrument for both sides of a ratio. And their memory.
 
 use std::fs;
 use std::time::Duration;
@@ -36,6 +36,22 @@ fn read(process: &str) -> Result<Duration, BenchError> {
     let failed = |reason: String| BenchError::Cpu { path: path.clone(), reason };
     let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
     used(&text).ok_or_else(|| failed("it is not as proc_pid_stat(5) says".to_owned()))
+}
+
+/// The memory that a process has in RAM, in bytes.
+///
+/// # Errors
+/// If it is gone, or this is not Linux.
+pub fn memory(process: u32) -> Result<u64, BenchError> {
+    let path = format!("/proc/{process}/status");
+    let failed = |reason: String| BenchError::Cpu { path: path.clone(), reason };
+    let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    resident(&text).ok_or_else(|| failed("it has no line `VmRSS`".to_owned()))
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn used(stat: &str) -> Option<Duration> {
@@ -81,5 +97,12 @@ mod tests {
     fn process_that_is_gone_is_an_error_that_names_it() {
         let error = of(&[u32::MAX]).unwrap_err().to_string();
         assert!(error.contains("/proc/4294967295/stat"), "{error}");
+    }
+
+    #[test]
+    fn memory_is_read_from_its_line() {
+        assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nVmData:\t 1 kB\n"), Some(2 << 20));
+        assert_eq!(resident("Name:\tx\n"), None);
+        assert!(memory(std::process::id()).unwrap() > 1 << 20);
     }
 }

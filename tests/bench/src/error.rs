@@ -16,8 +16,8 @@ pub enum BenchError {
         /// Why.
         reason: String,
     },
-    /// CPU time cannot be read.
-    #[error("CPU time is not to be had, which needs Linux: `{path}`: {reason}")]
+    /// What a process uses cannot be read.
+    #[error("CPU time and memory are not to be had, which needs Linux: `{path}`: {reason}")]
     Cpu {
         /// The file.
         path: String,

@@ -55,6 +55,31 @@ pub fn spread(mut all: Vec<Duration>) -> Option<(Duration, Duration, Duration)> 
     Some((*all.first()?, *middle, *all.last()?))
 }
 
+/// The latency that half of the requests were within, and the one that 99 of 100 were within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Within {
+    /// Half of them.
+    pub half: Duration,
+    /// 99 of 100; of fewer than 100 requests, the slowest.
+    pub most: Duration,
+}
+
+impl Within {
+    /// Of these. `None` of nothing.
+    #[must_use]
+    pub fn of(mut all: Vec<Duration>) -> Option<Self> {
+        all.sort_unstable();
+        let nearly_all = all.len().checked_mul(99)?.div_ceil(100).checked_sub(1)?;
+        Some(Self { half: *all.get(all.len() / 2)?, most: *all.get(nearly_all)? })
+    }
+}
+
+/// Bytes in MiB, rounded up.
+#[must_use]
+pub const fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +117,20 @@ mod tests {
         assert_eq!(spread(vec![ms(5), ms(1), ms(3)]), Some((ms(1), ms(3), ms(5))));
         assert_eq!(spread(vec![ms(4)]), Some((ms(4), ms(4), ms(4))));
         assert_eq!(spread(Vec::new()), None);
+    }
+
+    #[test]
+    fn half_and_nearly_all_are_of_the_sorted_list() {
+        let of = |all: Vec<u64>| Within::of(all.into_iter().map(ms).collect());
+        assert_eq!(of((1..=200).rev().collect()), Some(Within { half: ms(101), most: ms(198) }));
+        assert_eq!(of(vec![5, 1, 3]), Some(Within { half: ms(3), most: ms(5) }));
+        assert_eq!(of(vec![4]), Some(Within { half: ms(4), most: ms(4) }));
+        assert_eq!(of(Vec::new()), None);
+    }
+
+    #[test]
+    fn memory_is_rounded_up() {
+        assert_eq!([0, 1, 1 << 20, (1 << 20) + 1].map(mebibytes), [0, 1, 1, 2]);
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //! cpu      user and system time of all enclaves and parents for one signature
 //!          ÷ user and system time of the bare library for the same protocol, in one process
 //! trips    what a delay between the parents adds to a request's latency ÷ the round trip
+//! load     signatures a second, latency and memory with so many requests at a time
 //! ```
 //!
 //! Rooms: [`library`] the bare protocols; [`cluster`] a cluster to ask; [`load`] what it costs;
 //! [`trips`] how long it takes; [`cpu`] the one instrument for both sides of a ratio; [`report`] the
-//! tables.
+//! tables; [`chart`] the drawing.
 
+pub mod chart;
 pub mod cluster;
 pub mod cpu;
 pub mod error;
@@ -26,16 +28,21 @@ pub mod report;
 pub mod scheme;
 pub mod trips;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_dev::demo::Tell;
 use casemate_dev::network::{Network, Temper};
+use casemate_dev::processes::Program;
 use casemate_dev::processes::birth::runtime;
+use casemate_proto::Scheme;
+use tokio::runtime::Runtime;
 
 use cluster::Cluster;
 pub use error::BenchError;
-pub use options::Options;
+pub use options::{Options, Part};
 use report::{Cost, Machine, Report};
+use trips::Trips;
 
 /// Does all of it.
 ///
@@ -47,34 +54,57 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
     let program = program::built()?;
     let runtime = runtime()?;
 
-    let mut cluster = Cluster::up(&program, &runtime, None, tell)?;
-    tell.progress("warms up");
-    cluster.warm_up(sizes.warm_up)?;
-    let idle = cluster.idle(sizes.idle)?;
-    let mut costs = Vec::new();
-    for scheme in options.schemes.iter().copied() {
-        let title = scheme::title(scheme);
-        tell.progress(&format!("{title}: the bare library, then the whole system"));
-        let mut library = library::measure(scheme, sizes.library)?;
-        let mut loads = Vec::new();
-        for at_once in &options.concurrency {
-            let count = sizes.signatures(scheme, *at_once);
-            let load = cluster.load(scheme, *at_once, count)?;
-            tell.progress(&format!("{title}: {count} signatures, {at_once} at a time"));
-            loads.push(load);
+    let (mut idle, mut costs) = (None, Vec::new());
+    if options.parts.contains(&Part::Load) {
+        let mut cluster = Cluster::up(&program, &runtime, None, tell)?;
+        tell.progress("warms up");
+        cluster.warm_up(sizes.warm_up)?;
+        idle = Some(cluster.idle(sizes.idle)?);
+        for scheme in &options.schemes {
+            costs.push(cost(&mut cluster, *scheme, options, tell)?);
         }
-        // before and after: a machine is not as fast at all times
-        library = library.and(library::measure(scheme, sizes.library)?);
-        costs.push(Cost { scheme, library, loads });
     }
-    drop(cluster);
+    let (mut trips, mut bare) = (Vec::new(), Vec::new());
+    if options.parts.contains(&Part::Latency) {
+        for scheme in &options.schemes {
+            bare.push((*scheme, library::latency(*scheme)?));
+        }
+        trips = latencies(&program, &runtime, options, tell)?;
+    }
+    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips, bare })
+}
 
-    if !options.parts.contains(&options::Part::Latency) {
-        return Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips: Vec::new() });
+fn cost(
+    cluster: &mut Cluster,
+    scheme: Scheme,
+    options: &Options,
+    tell: &mut dyn Tell,
+) -> Result<Cost, BenchError> {
+    let (sizes, title) = (options.sizes(), scheme::title(scheme));
+    tell.progress(&format!("{title}: the bare library, then the whole system"));
+    let mut library = library::measure(scheme, sizes.library)?;
+    let mut loads = Vec::new();
+    for at_once in &options.concurrency {
+        let count = sizes.signatures(scheme, *at_once);
+        let load = cluster.load(scheme, *at_once, count)?;
+        tell.progress(&format!("{title}: {count} signatures, {at_once} at a time"));
+        loads.push(load);
     }
+    // before and after: a machine is not as fast at all times
+    library = library.and(library::measure(scheme, sizes.library)?);
+    Ok(Cost { scheme, library, loads })
+}
+
+fn latencies(
+    program: &Program,
+    runtime: &Arc<Runtime>,
+    options: &Options,
+    tell: &mut dyn Tell,
+) -> Result<Vec<Trips>, BenchError> {
+    let sizes = options.sizes();
     let mut network = Network::new(0, Temper::DEMO);
-    let ping = trips::Ping::new(&mut network, &runtime)?;
-    let mut cluster = Cluster::up(&program, &runtime, Some(&mut network), tell)?;
+    let ping = trips::Ping::new(&mut network, runtime)?;
+    let mut cluster = Cluster::up(program, runtime, Some(&mut network), tell)?;
     tell.progress("warms up");
     cluster.warm_up(sizes.warm_up)?;
     let mut measured = Vec::new();
@@ -82,9 +112,10 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
         network.set_distance(distance);
         let millis = distance.as_millis();
         tell.progress(&format!("latency with {millis} ms one way between the parents"));
-        measured.push(trips::measure(&mut cluster, &ping, &sizes, &runtime, tell)?);
+        let count =
+            |scheme| if distance.is_zero() { sizes.near(scheme) } else { sizes.far(scheme) };
+        let what = (options.schemes.as_slice(), count);
+        measured.push(trips::measure(&mut cluster, &ping, what, runtime, tell)?);
     }
-    drop(cluster);
-    let trips = trips::between(&measured)?;
-    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips })
+    trips::between(&measured)
 }

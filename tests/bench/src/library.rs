@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cait_sith::protocol::{Participant, Protocol, ProtocolError, run_protocol};
 use cait_sith::triples::{TripleGenerationOutput, generate_triple};
@@ -20,7 +20,7 @@ use frost_secp256k1_tr::Secp256K1Sha256TR;
 use k256::{AffinePoint, Scalar, Secp256k1};
 use rand_core::OsRng;
 
-use crate::figures::each;
+use crate::figures::{Within, each};
 use crate::{BenchError, cpu, scheme};
 
 /// Who holds a share.
@@ -29,6 +29,8 @@ const HOLDERS: u16 = 3;
 const THRESHOLD: u16 = 2;
 /// Signatures by FROST between two looks at the clock, whose tick is longer than many of them.
 const BATCH: u32 = 64;
+/// Signatures of which the median time counts.
+const ONLINE: usize = 25;
 /// What is signed: any hash would do.
 const DIGEST: [u8; 32] = [0x5a; 32];
 
@@ -79,6 +81,21 @@ pub fn measure(scheme: Scheme, at_least: Duration) -> Result<Measured, BenchErro
     Ok(measured)
 }
 
+/// The median time that one signature takes when everything that can be made beforehand is: for ECDSA the
+/// triples.
+///
+/// # Errors
+/// If the library fails.
+pub fn latency(scheme: Scheme) -> Result<Duration, BenchError> {
+    let bare = Bare::new(scheme)?;
+    bare.online()?;
+    let mut all = Vec::new();
+    for _ in 0..ONLINE {
+        all.push(bare.online()?);
+    }
+    Ok(Within::of(all).map_or(Duration::ZERO, |within| within.half))
+}
+
 enum Bare {
     Ecdsa(Ecdsa),
     Ed25519(Frost<Ed25519Sha512>),
@@ -110,7 +127,23 @@ impl Bare {
             }
         }
     }
+
+    /// How long one signature takes, without the triples that it uses up.
+    fn online(&self) -> Result<Duration, BenchError> {
+        let Self::Ecdsa(ecdsa) = self else {
+            let since = Instant::now();
+            self.sign()?;
+            return Ok(since.elapsed());
+        };
+        let failed = |reason: String| failed(Scheme::EcdsaSecp256k1)(&reason);
+        let triples = (ecdsa.triples().map_err(failed)?, ecdsa.triples().map_err(failed)?);
+        let since = Instant::now();
+        ecdsa.sign_with(&triples.0, &triples.1).map_err(failed)?;
+        Ok(since.elapsed())
+    }
 }
+
+type Triple = TripleGenerationOutput<Secp256k1>;
 
 /// cait-sith, as its own benchmark drives it.
 struct Ecdsa {
@@ -149,14 +182,17 @@ impl Ecdsa {
         Ok(Self { signers, keys, public_key })
     }
 
-    fn triples(&self) -> Result<Vec<TripleGenerationOutput<Secp256k1>>, String> {
+    fn triples(&self) -> Result<Vec<Triple>, String> {
         among(&self.signers, |_, me| {
             generate_triple::<Secp256k1>(&self.signers, me, usize::from(THRESHOLD)).map_err(text)
         })
     }
 
     fn sign(&self) -> Result<(), String> {
-        let (first, second) = (self.triples()?, self.triples()?);
+        self.sign_with(&self.triples()?, &self.triples()?)
+    }
+
+    fn sign_with(&self, first: &[Triple], second: &[Triple]) -> Result<(), String> {
         let missing = || "a party made nothing".to_owned();
         let presigned = among(&self.signers, |at, me| {
             let arguments = PresignArguments {
@@ -219,6 +255,7 @@ mod tests {
             assert!(measured.signatures >= 1, "{scheme:?}");
             assert!(measured.cpu >= Duration::from_millis(10), "{scheme:?}");
             assert!(measured.each() > Duration::ZERO, "{scheme:?}");
+            assert!(latency(scheme).unwrap() > Duration::ZERO, "{scheme:?}");
         }
     }
 

@@ -17,8 +17,9 @@ use casemate_client::{Client, ClientError, Credential, Outcome, SignOptions};
 use casemate_proto::{GenesisId, Scheme};
 use tokio::task::JoinSet;
 
+use crate::cluster::Memory;
 use crate::cluster::{Asks, Cluster};
-use crate::figures::each;
+use crate::figures::{Hundredths, Within, each};
 use crate::{BenchError, scheme};
 
 /// How long one signature may take: on a busy machine, sixteen at a time, the last waits for the
@@ -41,6 +42,10 @@ pub struct Load {
     pub signing: Duration,
     /// How many pairs of triples were made meanwhile.
     pub pairs: u64,
+    /// How long its client waited for each.
+    pub latency: Within,
+    /// What enclaves and parents had when the last was signed.
+    pub memory: Memory,
 }
 
 impl Load {
@@ -48,6 +53,11 @@ impl Load {
     #[must_use]
     pub fn each(&self, idle: Duration) -> Duration {
         each(self.cpu.saturating_sub(idle), self.signatures)
+    }
+    /// Signatures in a second, from the first request to the last signature.
+    #[must_use]
+    pub fn throughput(&self) -> Option<Hundredths> {
+        Hundredths::of(Duration::from_secs(u64::from(self.signatures)), self.signing)
     }
 }
 
@@ -76,15 +86,22 @@ impl Cluster {
     ) -> Result<Load, BenchError> {
         self.settle()?;
         let (pairs, cpu, since) = (self.pairs_made()?, self.cpu()?, Instant::now());
-        self.sign(scheme, at_once, signatures)?;
-        let signing = since.elapsed();
+        let latencies = self.sign(scheme, at_once, signatures)?;
+        let (signing, memory) = (since.elapsed(), self.memory()?);
         self.settle()?;
         let (cpu, time) = (self.cpu()?.saturating_sub(cpu), since.elapsed());
         let pairs = self.pairs_made()?.saturating_sub(pairs);
-        Ok(Load { signatures, at_once, cpu, time, signing, pairs })
+        let none = || BenchError::TooLittle { what: "nothing was signed".to_owned() };
+        let latency = Within::of(latencies).ok_or_else(none)?;
+        Ok(Load { signatures, at_once, cpu, time, signing, pairs, latency, memory })
     }
 
-    fn sign(&self, scheme: Scheme, at_once: u32, signatures: u32) -> Result<(), BenchError> {
+    fn sign(
+        &self,
+        scheme: Scheme,
+        at_once: u32,
+        signatures: u32,
+    ) -> Result<Vec<Duration>, BenchError> {
         let asker = Asker {
             client: self.client().clone(),
             genesis: self.scope().genesis,
@@ -97,11 +114,12 @@ impl Cluster {
             for _ in 0..at_once {
                 asking.spawn(asker.clone().ask_all());
             }
+            let mut latencies = Vec::new();
             while let Some(ended) = asking.join_next().await {
                 // the others end with the set
-                ended.map_err(|error| Failed::Task(error.to_string()))??;
+                latencies.extend(ended.map_err(|error| Failed::Task(error.to_string()))??);
             }
-            Ok(())
+            Ok(latencies)
         });
         let title = scheme::title(scheme);
         signed.map_err(|failed| match failed {
@@ -137,17 +155,19 @@ struct Asker {
 }
 
 impl Asker {
-    async fn ask_all(self) -> Result<(), Failed> {
+    async fn ask_all(self) -> Result<Vec<Duration>, Failed> {
+        let mut latencies = Vec::new();
         let options = SignOptions { deadline: DEADLINE, ..SignOptions::default() };
         let one_less = |left: u32| left.checked_sub(1);
         while self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
             let asked = Asked::new(&self.genesis, &self.asks.another())?;
+            let since = Instant::now();
             match self.client.sign(&asked, &self.credential, &options).await? {
-                Outcome::Signed(_) => {}
+                Outcome::Signed(_) => latencies.push(since.elapsed()),
                 Outcome::Pending(_) => return Err(Failed::Pending),
             }
         }
-        Ok(())
+        Ok(latencies)
     }
 }
 
@@ -164,7 +184,10 @@ mod tests {
             time: Duration::from_secs(2),
             signing: Duration::from_secs(1),
             pairs: 10,
+            latency: Within { half: Duration::ZERO, most: Duration::ZERO },
+            memory: Memory { enclave: 1, parent: 1 },
         };
+        assert_eq!(load.throughput().unwrap().to_string(), "10.0");
         assert_eq!(load.each(Duration::from_millis(20)), Duration::from_millis(10));
         // a clock that ticks says so at times
         assert_eq!(load.each(Duration::from_millis(130)), Duration::ZERO);

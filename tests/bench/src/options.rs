@@ -7,19 +7,19 @@ use clap::{Parser, ValueEnum};
 
 use crate::scheme;
 
-/// Measures what the whole system costs over the bare libraries, and how many round trips a signature
-/// takes. Prints a table; takes about two minutes where nothing else runs.
+/// Measures what the whole system costs over the bare libraries, what it does under load, and how many
+/// round trips a signature takes. Prints tables; takes about ten minutes where nothing else runs.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cargo bench -p casemate-bench --", version)]
 pub struct Options {
     /// A few signatures of each kind, to see that it works. Its figures mean little.
     #[arg(long)]
     pub quick: bool,
-    /// Put the table into docs/PERFORMANCE.md.
+    /// Put the tables and the drawing into docs/.
     #[arg(long, conflicts_with = "quick")]
     pub write: bool,
     /// Requests under way at one time, one measurement for each number.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16],
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 4, 16, 64, 256],
           value_parser = clap::value_parser!(u32).range(1..=256))]
     pub concurrency: Vec<u32>,
     /// What bytes take one way between two parents when round trips are counted, in milliseconds.
@@ -70,9 +70,10 @@ pub struct Sizes {
     pub idle: Duration,
     /// CPU time of the bare library, each time.
     pub library: Duration,
-    /// Requests of one latency, of a scheme that needs triples and of one that does not: multiples of
-    /// three, since three nodes take turns to lead a signature.
-    pub latencies: (u32, u32),
+    /// Requests of which latencies are taken without delay and with it, of a scheme that needs triples and
+    /// of one that does not: multiples of three, since three nodes take turns to lead a signature.
+    near: (u32, u32),
+    far: (u32, u32),
     ecdsa: u32,
     frost: u32,
 }
@@ -101,7 +102,8 @@ impl Options {
                 warm_up: 1,
                 idle: millis(2_000),
                 library: millis(300),
-                latencies: (3, 3),
+                near: (3, 3),
+                far: (3, 3),
                 ecdsa: 3,
                 frost: 20,
             }
@@ -110,7 +112,8 @@ impl Options {
                 warm_up: 12,
                 idle: millis(8_000),
                 library: millis(1_000),
-                latencies: (6, 9),
+                near: (102, 102),
+                far: (6, 9),
                 ecdsa: 36,
                 frost: 300,
             }
@@ -124,13 +127,22 @@ impl Sizes {
     #[must_use]
     pub fn signatures(&self, scheme: Scheme, at_once: u32) -> u32 {
         let count = if scheme == Scheme::EcdsaSecp256k1 { self.ecdsa } else { self.frost };
-        count.max(at_once.saturating_mul(2))
+        count.max(at_once.saturating_mul(if scheme == Scheme::EcdsaSecp256k1 { 2 } else { 6 }))
     }
 
-    /// How many latencies are taken.
+    /// How many latencies are taken without delay.
     #[must_use]
-    pub fn latencies(&self, scheme: Scheme) -> u32 {
-        let (with_triples, without) = self.latencies;
+    pub fn near(&self, scheme: Scheme) -> u32 {
+        Self::of(self.near, scheme)
+    }
+
+    /// How many latencies are taken with the delay.
+    #[must_use]
+    pub fn far(&self, scheme: Scheme) -> u32 {
+        Self::of(self.far, scheme)
+    }
+
+    fn of((with_triples, without): (u32, u32), scheme: Scheme) -> u32 {
         if scheme == Scheme::EcdsaSecp256k1 { with_triples } else { without }
     }
 }
@@ -145,7 +157,13 @@ mod tests {
     fn command_line_is_one_that_clap_takes() {
         Options::command().debug_assert();
         let options = Options::parse_from(["x", "--bench"]);
-        assert_eq!(options.concurrency, [1, 16]);
+        assert_eq!(options.concurrency, [1, 4, 16, 64, 256]);
+        assert_eq!(options.schemes, scheme::SCHEMES);
+        assert_eq!(options.parts, [Part::Load, Part::Latency]);
+        let options = Options::parse_from(["x", "--parts", "latency", "--schemes", "bip340"]);
+        assert_eq!(options.schemes, [Scheme::Bip340Secp256k1]);
+        assert_eq!(options.parts, [Part::Latency]);
+        assert!(Options::try_parse_from(["x", "--schemes", "rsa"]).is_err());
         let options = Options::parse_from(["x", "--concurrency", "2,8", "--bench", "--quick"]);
         assert_eq!(options.concurrency, [2, 8]);
         assert!(Options::try_parse_from(["x", "--quick", "--write"]).is_err());

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use casemate_proto::Scheme;
 
-use crate::BenchError;
 use crate::cluster::{Idle, NODES, THRESHOLD};
-use crate::figures::{Hundredths, each, millis};
+use crate::figures::{Hundredths, each, mebibytes, millis};
 use crate::library::Measured;
 use crate::load::Load;
 use crate::scheme::{asked, library, title};
 use crate::trips::Trips;
+use crate::{BenchError, chart};
 
 /// Between these lines of the document stand the figures.
 const BEGIN: &str = "<!-- figures: begin -->";
 const END: &str = "<!-- figures: end -->";
+/// The drawing, beside the document.
+const DRAWING: &str = "performance.svg";
 
 /// Where it was measured: as little as absolute times need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +75,15 @@ pub struct Report {
     /// Whether it was a smoke run.
     pub quick: bool,
     /// What the cluster uses idle.
-    pub idle: Idle,
+    pub idle: Option<Idle>,
     /// CPU time.
     pub costs: Vec<Cost>,
     /// The delay one way.
     pub delay: Duration,
     /// Round trips.
     pub trips: Vec<Trips>,
+    /// How long the bare protocol takes in one process, without what can be made before.
+    pub bare: Vec<(Scheme, Duration)>,
 }
 
 impl fmt::Display for Report {
@@ -88,13 +92,20 @@ impl fmt::Display for Report {
         if self.quick {
             writeln!(f, "A smoke run: too little was measured for these to mean much.")?;
         }
-        self.costs(f)?;
-        self.round_trips(f)
+        if let Some(idle) = &self.idle {
+            self.costs(idle, f)?;
+            self.loads(f)?;
+        }
+        if !self.trips.is_empty() {
+            self.near(f)?;
+            self.round_trips(f)?;
+        }
+        Ok(())
     }
 }
 
 impl Report {
-    fn costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn costs(&self, idle: &Idle, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "\n### CPU time of one signature\n\n\
@@ -104,7 +115,7 @@ impl Report {
         )?;
         for cost in &self.costs {
             for load in &cost.loads {
-                let system = load.each(self.idle.within(load.time));
+                let system = load.each(idle.within(load.time));
                 let ratio = Hundredths::of(system, cost.library.each());
                 let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| ratio.to_string());
                 let pairs = Hundredths::of_counts(load.pairs, u64::from(load.signatures));
@@ -122,13 +133,13 @@ impl Report {
             }
         }
         let processes = NODES.saturating_mul(2);
-        let second = each(self.idle.cpu, u32::try_from(self.idle.time.as_millis()).unwrap_or(1));
+        let second = each(idle.cpu, u32::try_from(idle.time.as_millis()).unwrap_or(1));
         writeln!(
             f,
             "\nIdle, the {processes} processes together use {} of CPU time in a second, measured over {} s \
              beforehand; it is taken off.",
             millis(second.saturating_mul(1_000)),
-            self.idle.time.as_secs(),
+            idle.time.as_secs(),
         )?;
         for cost in &self.costs {
             writeln!(
@@ -137,6 +148,55 @@ impl Report {
                 title(cost.scheme),
                 asked(cost.scheme),
                 library(cost.scheme),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn loads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n### Under load\n\n\
+             | scheme | at a time | signatures a second | latency, median | 99 of 100 within | memory of an \
+             enclave | of a parent |\n\
+             |---|--:|--:|--:|--:|--:|--:|"
+        )?;
+        for (cost, load) in self.costs.iter().flat_map(|c| c.loads.iter().map(move |l| (c, l))) {
+            let throughput = load.throughput().map_or_else(|| "–".to_owned(), |t| t.to_string());
+            writeln!(
+                f,
+                "| {} | {} | {throughput} | {} | {} | {} MiB | {} MiB |",
+                title(cost.scheme),
+                load.at_once,
+                millis(load.latency.half),
+                millis(load.latency.most),
+                mebibytes(load.memory.enclave),
+                mebibytes(load.memory.parent),
+            )?;
+        }
+        writeln!(f, "\n![Throughput and latency under load]({DRAWING})")
+    }
+
+    fn near(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n### Latency without delay, of one request at rest\n\n\
+             | scheme | asked at | bare protocol | median | **added** | 99 of 100 within | **added** |\n\
+             |---|---|--:|--:|--:|--:|--:|"
+        )?;
+        for trips in &self.trips {
+            let of_scheme = self.bare.iter().find(|(scheme, _)| *scheme == trips.scheme);
+            let bare = of_scheme.map_or(Duration::ZERO, |(_, bare)| *bare);
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | **{}** | {} | **{}** |",
+                title(trips.scheme),
+                trips.at.title(),
+                millis(bare),
+                millis(trips.near.half),
+                millis(trips.near.half.saturating_sub(bare)),
+                millis(trips.near.most),
+                millis(trips.near.most.saturating_sub(bare)),
             )?;
         }
         Ok(())
@@ -160,14 +220,14 @@ impl Report {
                 trips.middle,
                 trips.least,
                 trips.most,
-                millis(trips.near),
+                millis(trips.near.half),
                 millis(trips.far),
             )?;
         }
         Ok(())
     }
 
-    /// Puts the tables in their place in the document.
+    /// Puts the tables in their place in the document, and the drawing beside it.
     ///
     /// # Errors
     /// If it is not there, has no such place, or cannot be written.
@@ -176,7 +236,13 @@ impl Report {
         let text = fs::read_to_string(document).map_err(|error| failed(error.to_string()))?;
         let new = replaced(&text, &self.to_string())
             .ok_or_else(|| failed(format!("it has no lines `{BEGIN}` and `{END}`")))?;
-        fs::write(document, new).map_err(|error| failed(error.to_string()))
+        fs::write(document, new).map_err(|error| failed(error.to_string()))?;
+        let path = document.with_file_name(DRAWING);
+        let failed = |error: std::io::Error| BenchError::Document {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        fs::write(&path, chart::drawn(&self.costs)).map_err(failed)
     }
 }
 
@@ -195,6 +261,8 @@ fn replaced(text: &str, figures: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Memory;
+    use crate::figures::Within;
     use crate::trips::At;
 
     const fn ms(ms: u64) -> Duration {
@@ -209,13 +277,15 @@ mod tests {
             time: ms(20_000),
             signing: ms(15_000),
             pairs: 11,
+            latency: Within { half: ms(1_500), most: ms(1_900) },
+            memory: Memory { enclave: 30 << 20, parent: 12 << 20 },
         };
         let library = Measured { signatures: 4, cpu: ms(600) };
         let scheme = Scheme::EcdsaSecp256k1;
         Report {
             machine: Machine { cores: 2, architecture: "x86_64", load: None },
             quick: false,
-            idle: Idle { cpu: ms(400), time: ms(8_000) },
+            idle: Some(Idle { cpu: ms(400), time: ms(8_000) }),
             costs: vec![Cost { scheme, library, loads: vec![load(1), load(16)] }],
             delay: ms(40),
             trips: vec![Trips {
@@ -224,9 +294,10 @@ mod tests {
                 middle: Hundredths(250),
                 least: Hundredths(200),
                 most: Hundredths(350),
-                near: ms(30),
+                near: Within { half: ms(30), most: ms(42) },
                 far: ms(230),
             }],
+            bare: vec![(scheme, ms(10))],
         }
     }
 
@@ -240,6 +311,10 @@ mod tests {
         let row = "| ECDSA | leader | **2.50** | 2.00 | 3.50 | 30.0 ms | 230 ms |";
         assert!(text.lines().any(|line| line == row), "{text}");
         assert!(!text.contains("smoke"), "{text}");
+        let row = "| ECDSA | 16 | 0.67 | 1500 ms | 1900 ms | 30 MiB | 12 MiB |";
+        assert!(text.lines().any(|line| line == row), "{text}");
+        let row = "| ECDSA | leader | 10.0 ms | 30.0 ms | **20.0 ms** | 42.0 ms | **32.0 ms** |";
+        assert!(text.lines().any(|line| line == row), "{text}");
     }
 
     #[test]

@@ -26,9 +26,8 @@ use tokio::runtime::Runtime;
 
 use crate::BenchError;
 use crate::cluster::{Cluster, Node};
-use crate::figures::{Hundredths, spread};
-use crate::options::Sizes;
-use crate::scheme::{SCHEMES, title};
+use crate::figures::{Hundredths, Within, spread};
+use crate::scheme::title;
 
 /// Pings of which the median counts.
 const PINGS: usize = 11;
@@ -137,16 +136,16 @@ pub struct Measured {
 pub fn measure(
     cluster: &mut Cluster,
     ping: &Ping,
-    sizes: &Sizes,
+    (schemes, count): (&[Scheme], impl Fn(Scheme) -> u32),
     runtime: &Runtime,
     tell: &mut dyn Tell,
 ) -> Result<Measured, BenchError> {
     let round_trip = runtime.block_on(ping.round_trip()).map_err(system("a ping"))?;
     let mut latencies = Vec::new();
-    for scheme in SCHEMES {
+    for scheme in schemes.iter().copied() {
         for at in At::ALL {
             let mut all = Vec::new();
-            for number in 0..sizes.latencies(scheme) {
+            for number in 0..count(scheme) {
                 all.push(latency(cluster, scheme, at, number)?);
             }
             let middle = spread(all.clone()).map_or(Duration::ZERO, |(_, middle, _)| middle);
@@ -238,8 +237,8 @@ pub struct Trips {
     pub least: Hundredths,
     /// The slowest request's.
     pub most: Hundredths,
-    /// The median latency without any delay.
-    pub near: Duration,
+    /// The latencies without any delay.
+    pub near: Within,
     /// The median latency with the delay.
     pub far: Duration,
 }
@@ -256,10 +255,10 @@ pub fn between(measured: &[Measured]) -> Result<Vec<Trips>, BenchError> {
     for (near, far) in near.latencies.iter().zip(&far.latencies) {
         let none = || too_little("no latency was taken");
         let (scheme, at) = (far.scheme, far.at);
-        let (_, near, _) = spread(near.all.clone()).ok_or_else(none)?;
+        let near = Within::of(near.all.clone()).ok_or_else(none)?;
         let (least, far, most) = spread(far.all.clone()).ok_or_else(none)?;
         let of = |latency: Duration| {
-            Hundredths::of(latency.saturating_sub(near), round_trip)
+            Hundredths::of(latency.saturating_sub(near.half), round_trip)
                 .ok_or_else(|| too_little("the network does not delay"))
         };
         let (least, middle, most) = (of(least)?, of(far)?, of(most)?);
@@ -291,7 +290,7 @@ mod tests {
         assert_eq!(trips.len(), 1);
         let Trips { least, middle, most, near, far, .. } = trips[0];
         assert_eq!([least, middle, most].map(|trips| trips.0), [200, 250, 350]);
-        assert_eq!((near, far), (ms(25), ms(225)));
+        assert_eq!((near, far), (Within { half: ms(25), most: ms(30) }, ms(225)));
         assert!(between(&[measured(1, &[2]), measured(1, &[2])]).is_err());
         assert!(between(&both[..1]).is_err());
     }

@@ -75,7 +75,10 @@ mod tests {
         let share = share();
         let path = |step| DerivationPath::new(&[step]).unwrap();
         let first = share.child(&[1; 32], &path(1)).unwrap();
-        assert_eq!(first.verifying_key, derive_share(&share, &[1; 32], &path(1)).unwrap().verifying_key);
+        assert_eq!(
+            first.verifying_key,
+            derive_share(&share, &[1; 32], &path(1)).unwrap().verifying_key
+        );
         assert!(Arc::ptr_eq(&first, &share.child(&[1; 32], &path(1)).unwrap()));
         for other in [share.child(&[1; 32], &path(2)), share.child(&[2; 32], &path(1))] {
             assert_ne!(first.verifying_key, other.unwrap().verifying_key);
