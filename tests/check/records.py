@@ -22,7 +22,7 @@ bad_stamp wrong_scheme no_grant ambiguous_grant deny_rule payee_not_listed unkno
 domain_mismatch wrong_payer over_per_tx_cap limit_exceeded fee_too_high outside_hours
 validity_too_long expired grant_expired over_tiers raw_hash action_not_allowed request_id_reused
 table_full unknown_request approver_not_allowed approval_mismatch overflow rate_limited busy
-bad_path key_not_live governance_refused""".split()
+bad_path key_not_live governance_refused outcome_unknown""".split()
 
 # What these amounts are of, by chain and contract: public knowledge, not the demo's.
 TOKENS = {

@@ -270,6 +270,15 @@ impl Node {
                     now,
                 )))
             }
+            Some(Outcome::Lost) => {
+                let denial = Denial::new(
+                    DenialCode::OutcomeUnknown,
+                    format_args!(
+                        "request {request_id} was allowed before the cluster was recovered, and its signature may be in what was lost; look for it on its chain"
+                    ),
+                );
+                return self.deny(ticket, Some(credential), subject, denial, None, now);
+            }
             Some(Outcome::Denied(denial)) => {
                 let (denial, index) = (
                     denial.clone(),
@@ -318,9 +327,11 @@ impl Node {
         self.out.push(Output::Answer { ticket, answer });
     }
 
-    /// How a request stands by the ledger's time: what is `expired` here is so for ever.
+    /// How a request stands by the ledger's time: what is `expired` here is so for ever. It is never said
+    /// of what the former incarnation may have signed.
     fn standing(&self, credential: &CredentialId, id: &RequestId) -> Option<Outcome<'_>> {
         match &self.state.request(credential, id)?.status {
+            RequestStatus::Allowed(allowed) if allowed.is_lost() => Some(Outcome::Lost),
             RequestStatus::Allowed(allowed)
                 if self.state.time() > self.state.record_by(allowed) =>
             {

@@ -127,7 +127,7 @@ pub const fn denial_status(code: DenialCode) -> u16 {
     match code {
         DenialCode::Malformed => 400,
         DenialCode::UnknownRequest => 404,
-        DenialCode::RequestIdReused => 409,
+        DenialCode::RequestIdReused | DenialCode::OutcomeUnknown => 409,
         DenialCode::TooLarge => 413,
         DenialCode::RateLimited => 429,
         DenialCode::Busy => 503,

@@ -259,6 +259,11 @@ impl ClientError {
             {
                 "the id is another body's: send that one, or take another id once this stamp has expired"
             }
+            Self::DeniedForNow { denial, .. }
+                if denial.denial().denial.code == DenialCode::OutcomeUnknown =>
+            {
+                "it may have been signed: look for it on its chain before paying under another id"
+            }
             Self::DeniedForNow { .. } | Self::NotSettled { .. } => "ask again under the same id",
             Self::NotSeen { .. } => "see the cluster's status",
             Self::Http { .. } | Self::Clock => "check this machine",

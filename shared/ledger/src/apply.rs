@@ -179,7 +179,7 @@ impl State {
                 certificate,
                 beside,
                 before,
-                now,
+                (time, now),
                 &mut step.effects,
             )
         } else {

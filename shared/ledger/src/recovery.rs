@@ -111,13 +111,13 @@ fn check(
     Ok((granted, boots))
 }
 
-/// `before` is the hash of the state before this entry.
+/// `before` is the hash of the state before this entry, `then` its time.
 pub(crate) fn apply_recover(
     state: &mut State,
     named: &Hash32,
     attachment: Option<&Attachment>,
     before: Hash32,
-    now: UnixMillis,
+    (then, now): (UnixMillis, UnixMillis),
     effects: &mut Vec<Effect>,
 ) -> Verdict {
     let (granted, boots) = match check(state, named, attachment, before) {
@@ -153,7 +153,7 @@ pub(crate) fn apply_recover(
     state.changes.clear();
     state.heard = now;
     state.charges.mark_unproven(certificate.expires);
-    forget_what_waits(state, now);
+    forget_what_waits(state, then, now);
     state.freezes.insert(id, FreezeState { by: None, at: now });
     effects.push(Effect::Frozen { freeze: id });
     Verdict::Accepted { id: Some(id), effective: None }
@@ -177,8 +177,10 @@ fn hand_over_keys(state: &mut State, certificate: &RecoveryCertificate) {
 }
 
 /// Pending requests go: nothing was charged for them, and their approvals are void. What was allowed
-/// and not signed stays, charged, and expires: who signed it meanwhile, if anybody, is not known.
-fn forget_what_waits(state: &mut State, now: UnixMillis) {
+/// and not signed stays, charged, and is never signed again. If its signature could still be recorded
+/// after `then`, the former incarnation may have done so in what was lost: nobody is told `expired`
+/// of it, since a client that believes it pays again.
+fn forget_what_waits(state: &mut State, then: UnixMillis, now: UnixMillis) {
     let pending: Vec<_> = state
         .requests
         .iter()
@@ -188,8 +190,11 @@ fn forget_what_waits(state: &mut State, now: UnixMillis) {
     for key in pending {
         crate::memory::forget(state, key, now);
     }
+    let slack = state.slack();
     for request in state.requests.values_mut() {
-        if let RequestStatus::Allowed(allowed) = &mut request.status {
+        if let RequestStatus::Allowed(allowed) = &mut request.status
+            && allowed.release_by.saturating_add(slack) >= then
+        {
             allowed.release_by = UnixMillis(0);
         }
     }

@@ -128,6 +128,7 @@ impl State {
         Some(match &request.status {
             RequestStatus::Pending(pending) if pending.expires <= now => Outcome::Expired,
             RequestStatus::Pending(pending) => Outcome::Pending(pending),
+            RequestStatus::Allowed(allowed) if allowed.is_lost() => Outcome::Lost,
             RequestStatus::Allowed(allowed) if allowed.release_by < now => Outcome::Expired,
             RequestStatus::Allowed(allowed) => Outcome::Allowed(allowed),
             RequestStatus::Signed { allowed, signature, signed_index } => {
@@ -171,6 +172,8 @@ pub enum Outcome<'s> {
     Denied(&'s Denial),
     /// Too late: charged perhaps, but never signed.
     Expired,
+    /// Allowed before a recovery, which knows of no signature. There may be one all the same.
+    Lost,
 }
 
 pub(crate) fn apply_request(

@@ -192,9 +192,18 @@ pub struct AllowedRequest {
     /// What is signed.
     #[cbor(n(4), with = "minicbor::bytes")]
     pub digest: [u8; 32],
-    /// Until when shares may be released.
+    /// Until when shares may be released; zero where a recovery came before it was known to be signed.
     #[n(5)]
     pub release_by: UnixMillis,
+}
+
+impl AllowedRequest {
+    /// Whether a recovery came before it was known to be signed. The former incarnation may have
+    /// signed it; this one never does.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.release_by.0 == 0
+    }
 }
 
 /// A change that waits for its delay.

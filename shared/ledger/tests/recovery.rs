@@ -14,6 +14,7 @@ mod kit;
 use casemate_ledger::apply::Applied;
 use casemate_ledger::recovery::recovery_entry;
 use casemate_ledger::replay::Replayer;
+use casemate_ledger::requests::Outcome;
 use casemate_ledger::state::RequestStatus;
 use casemate_ledger::{Attachment, Committed, EntryBody, PermitError, State, Verdict};
 use casemate_proto::governance::{Change, FreezerStatement};
@@ -340,7 +341,23 @@ fn what_waited_is_dropped_and_what_was_allowed_is_never_signed() {
     let (credential, id) = kit.permits[0].request();
     let request = kit.state.request(&credential, &id).unwrap();
     let RequestStatus::Allowed(allowed) = &request.status else { panic!("{request:?}") };
-    assert_eq!(allowed.release_by, UnixMillis(0));
+    assert!(allowed.is_lost());
+}
+
+#[test]
+fn what_had_expired_before_the_lost_end_of_the_log_stays_expired() {
+    let mut kit = ready();
+    assert!(is_allowed(&kit.pay(1_000_000)));
+    kit.pass(second(3_600));
+    kit.accept(EntryBody::Tick);
+    assert!(is_allowed(&kit.pay(1_000_000)));
+    recovered(&mut kit);
+    let outcome = |at: usize| {
+        let (credential, id) = kit.permits[at].request();
+        kit.state.outcome(&credential, &id, kit.now).unwrap()
+    };
+    assert!(matches!(outcome(0), Outcome::Expired), "{:?}", outcome(0));
+    assert!(matches!(outcome(1), Outcome::Lost), "{:?}", outcome(1));
 }
 
 #[test]

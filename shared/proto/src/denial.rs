@@ -100,6 +100,9 @@ denial_codes! {
     KeyNotLive = 35, "key_not_live";
     /// A governance change was refused.
     GovernanceRefused = 36, "governance_refused";
+    /// The request was allowed before a cold recovery, and whether it was signed is not known: its
+    /// signature may be in what was lost of the log.
+    OutcomeUnknown = 37, "outcome_unknown";
 }
 
 impl DenialCode {
@@ -123,6 +126,7 @@ impl DenialCode {
                 | Self::ApprovalMismatch
                 | Self::RequestIdReused
                 | Self::GovernanceRefused
+                | Self::OutcomeUnknown
         )
     }
 }

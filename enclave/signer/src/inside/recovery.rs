@@ -11,6 +11,7 @@ use casemate_seal::OpenError;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::answer::{Answer, Submission, Ticket};
 use crate::{NotRecovered, RecoveryParts};
 
 /// What is left of a cluster: what its hosts and its auditors have on disks.
@@ -385,6 +386,55 @@ fn i6_requests_that_were_stamped_for_the_former_incarnation_are_refused() {
     // for its stamp, and not for a window that is full
     let for_its_stamp = |status: &RequestStatus| matches!(status, RequestStatus::Denied(denial) if denial.code != DenialCode::LimitExceeded);
     assert!(known.is_none_or(|known| for_its_stamp(&known.status)), "{known:?}");
+}
+
+/// What a node answers to a request's own body, stamped anew.
+fn answer_to(trio: &mut Trio, request: &EntryBody) -> Answer {
+    let EntryBody::Request { body, .. } = request else { panic!("no request") };
+    let (key, public) = person(20);
+    let (credential, issued_at) = (public.id(), trio.now);
+    let expires_at = issued_at.saturating_add(Millis(120_000));
+    let scope = trio.state().stamp_scope(Method::CreateRequest);
+    let preimage = Stamp::preimage(&scope, &credential, issued_at, expires_at, &[6; 16], body);
+    let signature = key.sign(&preimage).to_bytes();
+    let stamp = Stamp { credential, issued_at, expires_at, nonce: [6; 16], signature };
+    let submission = Submission::Request { stamp, body: body.clone() };
+    let now = trio.now;
+    let out = trio.nodes[0].handle(Event::Submit { ticket: Ticket(9), submission }, now);
+    let answers = out.into_iter().filter_map(|output| match output {
+        Output::Answer { answer, .. } => Some(answer),
+        _ => None,
+    });
+    answers.last().unwrap()
+}
+
+#[test]
+fn i6_request_whose_signature_may_be_in_the_lost_end_of_the_log_is_never_called_unsigned() {
+    let mut trio = with_notary();
+    let (request, id) = trio.ask();
+    trio.lose = |_| true;
+    trio.propose(request.clone(), None);
+    let credential = person(20).1.id();
+    let before = trio.state().to_snapshot();
+    let tail = trio.nodes[0].publisher.tail(&trio.nodes[0].tree).unwrap();
+    // its signature is made, and recorded in what no store is given
+    trio.lose = |_| false;
+    trio.work(20_000);
+    assert!(trio.state().is_signed(&credential, &id));
+    let mut remains = trio.end();
+    (remains.snapshot, remains.tail) = (before, tail);
+
+    let (mut trio, signed) = remains.recover();
+    trio.govern(Change::Unfreeze { freeze: signed.certificate.id() }, None);
+    for later in [0, 3_600_000] {
+        trio.now = trio.now.saturating_add(Millis(later));
+        trio.work(50);
+        // whoever is told that it was never signed pays again
+        let answer = answer_to(&mut trio, &request);
+        let Answer::Denied(denial) = &answer else { panic!("{answer:?}") };
+        assert_eq!(denial.denial.code, DenialCode::OutcomeUnknown);
+        assert!(!denial.denial.code.is_final());
+    }
 }
 
 #[test]
