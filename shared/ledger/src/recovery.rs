@@ -152,7 +152,9 @@ pub(crate) fn apply_recover(
     state.change_head = id;
     state.changes.clear();
     state.heard = now;
-    state.charges.mark_unproven(certificate.expires);
+    // by the ledger's time, should it have run ahead of the certificate's
+    let ahead = then.since(certificate.at);
+    state.charges.mark_unproven(certificate.expires.saturating_add(ahead));
     forget_what_waits(state, then, now);
     state.freezes.insert(id, FreezeState { by: None, at: now });
     effects.push(Effect::Frozen { freeze: id });

@@ -361,6 +361,28 @@ fn what_had_expired_before_the_lost_end_of_the_log_stays_expired() {
 }
 
 #[test]
+fn i5_windows_of_a_ledger_whose_time_ran_ahead_are_full_beyond_what_it_may_have_charged() {
+    let mut kit = ready();
+    let ahead = second(20_000);
+    let true_time = kit.now;
+    kit.now = true_time.saturating_add(ahead);
+    assert!(is_allowed(&kit.pay(1_000_000)));
+    let ledger_time = kit.now;
+    kit.now = true_time;
+    // the certificate's time is the boots'; what was lost was charged at the ledger's
+    let signed = recovered(&mut kit);
+    assert!(signed.certificate.expires < ledger_time);
+    kit.now = ledger_time;
+    unfreeze(&mut kit, &signed);
+    let window = second(86_400).saturating_add(kit.state.slack());
+    let life = signed.certificate.expires.since(signed.certificate.at);
+    kit.now = ledger_time.saturating_add(window);
+    assert_eq!(code(kit.pay(1)), DenialCode::LimitExceeded);
+    kit.now = kit.now.saturating_add(life).saturating_add(second(1));
+    assert!(is_allowed(&kit.pay(1)));
+}
+
+#[test]
 fn i8_a_permit_of_a_former_boot_gives_no_attempt_after_the_recovery() {
     // the originals were paused only, and applied the entry when they woke
     let mut kit = ready();
