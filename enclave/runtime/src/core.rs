@@ -66,8 +66,8 @@ impl Common {
         self.policy.send_replace(Some(Arc::new(policy)));
     }
 
-    /// From here on the images of members are these.
-    pub(crate) fn set_images(&self, images: &BTreeSet<Measurement>) {
+    /// From here on the images of members are these. Whether they were others before.
+    pub(crate) fn set_images(&self, images: &BTreeSet<Measurement>) -> bool {
         self.policy.send_if_modified(|policy| match policy.as_deref() {
             Some(now) if now.expected.images != *images => {
                 let expected = Expected { images: images.clone(), ..now.expected.clone() };
@@ -75,7 +75,26 @@ impl Common {
                 true
             }
             _ => false,
-        });
+        })
+    }
+
+    /// Whether a link of the cluster's is with an image that is accepted now. The handshake has asked what
+    /// was accepted then, which for a boot without a ledger is what the manifest names.
+    pub(crate) fn is_accepted(&self, link: &Link) -> bool {
+        self.policy.borrow().as_ref().is_some_and(|policy| {
+            let Expected { scope, images, .. } = &policy.expected;
+            link.scope != *scope || images.contains(link.peer.measurement())
+        })
+    }
+
+    /// Closes the links with images that are accepted no longer. Who is cut off by that.
+    pub(crate) fn close_retired(&mut self) -> BTreeSet<Cut> {
+        let mut retired = BTreeSet::new();
+        for link in self.links.links.values().filter(|link| !self.is_accepted(link)) {
+            tracing::warn!(node = %link.peer.node(), "its image is accepted no longer: cut off");
+            retired.insert(link.number);
+        }
+        self.links.retain(|link| !retired.contains(&link.number))
     }
 
     /// Whether a link was made as the boot that this enclave is now: one that began anew is another.
@@ -463,6 +482,8 @@ impl Core {
         match from {
             // the peer knows a former boot by it: dropped, it is dialled again
             FromLink::Up(link) if !self.common.is_own(&link) => {}
+            // retired while they shook hands
+            FromLink::Up(link) if !self.common.is_accepted(&link) => {}
             FromLink::Up(link) => {
                 self.common.links.add(link.clone());
                 match &mut self.phase {

@@ -278,6 +278,7 @@ impl Member {
     /// that did not: it begins nothing with a peer before it is linked with it.
     pub(crate) async fn begin(&mut self, common: &mut Common) {
         common.set_images(&self.node.applied.borrow().images);
+        common.close_retired();
         for (node, boot) in self.boots.iter() {
             if *node != self.boot.node && common.links.to(boot, &self.scope()).is_none() {
                 self.node.must(Event::Link { node: node.clone(), up: false }).await;
@@ -401,8 +402,12 @@ impl Member {
     /// Entries were applied: who was admitted is linked, who was retired is cut off.
     pub(crate) async fn applied(&mut self, common: &mut Common) {
         let view = self.node.applied.borrow_and_update().clone();
-        // for links to come: an image is retired only when no current boot runs it any more
-        common.set_images(&view.images);
+        // an image is retired only when no current boot runs it any more; others may
+        if common.set_images(&view.images) {
+            for cut in common.close_retired() {
+                self.link_down(&cut).await;
+            }
+        }
         if view.boots == self.boots {
             return;
         }

@@ -101,7 +101,9 @@ struct Bench {
 /// The image that comes after it.
 const NEXT_IMAGE: [[u8; 48]; 3] = [[4; 48], [5; 48], [3; 48]];
 
+/// What comes after the third is another enclave of the third's node.
 fn spec(at: usize, image: [[u8; 48]; 3]) -> EnclaveSpec {
+    let at = at.min(2);
     EnclaveSpec::numbered(u32::try_from(at).unwrap(), REGIONS[at], image)
 }
 
@@ -161,7 +163,7 @@ impl Bench {
             u64::try_from(now.as_millis()).unwrap()
         };
         Platform {
-            attest: Arc::new(self.host.start(spec(at, self.images[at])).with_clock(clock)),
+            attest: Arc::new(self.host.start(spec(at, self.images[at.min(2)])).with_clock(clock)),
             clock: Arc::new(SystemClock),
             entropy: Box::new(|| Ok(Box::new(OsRng))),
             settings: Settings { status: Duration::from_millis(100), ..Settings::default() },
@@ -425,6 +427,44 @@ async fn i9_nodes_are_rolled_to_another_image_once_governance_has_accepted_it_an
     bench.stop(0).await;
     bench.start(0);
     bench.until("all back", |bench| bench.are_members(&[0, 1, 2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_link_of_a_boot_whose_image_is_retired_is_closed() {
+    let mut bench = Bench::new();
+    bench.manifest.measurements = vec![measured(IMAGE), measured(NEXT_IMAGE)];
+    bench.images = [NEXT_IMAGE; 3];
+    bench.link();
+    (0..3).for_each(|at| bench.start(at));
+    bench.until("members", |bench| bench.are_members(&[0, 1, 2])).await;
+
+    // another enclave for the last node, with the older image: linked, and kept out
+    bench.images[2] = IMAGE;
+    let third = &bench.nodes[2];
+    let (name, socket) = (third.name.clone(), third.socket.with_extension("twin"));
+    let genesis = third.known.lock().unwrap().genesis.clone();
+    let known = Arc::new(Mutex::new(Known { genesis, ..Known::default() }));
+    let twin = NodeUnderTest {
+        name: name.clone(),
+        incarnation: (0, false),
+        socket: socket.clone(),
+        known,
+        tasks: Vec::new(),
+        ask: None,
+    };
+    bench.nodes.push(twin);
+    bench.start(3);
+    let from = bench.nodes[0].socket.clone();
+    bench.links.push(tokio::spawn(pipe(from, socket, name, None)));
+    let linked = |bench: &Bench| bench.status(3).is_some_and(|status| !status.linked.is_empty());
+    bench.until("linked", linked).await;
+
+    let retire = Change::RetireImage { measurement: measured(IMAGE) };
+    bench.govern(0, vec![Change::ConfirmGenesis, retire]).await;
+    bench.until("cut off", |bench| !linked(bench)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(!linked(&bench), "nor linked again");
+    assert!(bench.are_members(&[0, 1, 2]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
