@@ -270,6 +270,11 @@ impl Core {
             return false;
         }
         let Some(former) = view.boots.get(node) else { return false };
+        // one that the ledger would refuse does not fill the log
+        if view.admits_from.get(node).is_some_and(|from| self.clock.now() < *from) {
+            tracing::warn!(%node, "a new boot is not admitted: the node was restarted too often");
+            return false;
+        }
         let gone_after = Duration::from_millis(self.config.gone_after.0);
         // a member that is there answers every heartbeat, whatever its channel looks like
         let ten_beats = Duration::from_millis(self.config.timing.heartbeat.0).saturating_mul(10);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use casemate_ledger::State;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::Measurement;
-use casemate_proto::{BootId, NodeName};
+use casemate_proto::{BootId, NodeName, UnixMillis};
 
 /// How many of the newest roots a view carries. Entries are handed to the node in smaller lots, so
 /// that no root is missed between two views.
@@ -25,6 +25,8 @@ pub struct AppliedView {
     pub boots: Arc<BTreeMap<NodeName, BootId>>,
     /// Boots that were current once and never will be again.
     pub retired: Arc<BTreeSet<BootId>>,
+    /// From when on the ledger takes another boot of each node.
+    pub admits_from: Arc<BTreeMap<NodeName, UnixMillis>>,
     /// The images that are accepted now.
     pub images: Arc<BTreeSet<Measurement>>,
     /// The version of `apply`.
@@ -36,24 +38,26 @@ impl AppliedView {
     #[must_use]
     pub fn of(state: &State) -> Self {
         let boots = (Arc::new(state.current_boots()), Arc::new(state.retired_boots().clone()));
-        Self::build(state, boots, Arc::new(state.images().clone()))
+        let admits_from = Arc::new(state.admits_from());
+        Self::build(state, boots, admits_from, Arc::new(state.images().clone()))
     }
 
     /// The view of the same node's state some entries later; shares with this one what is the same.
     #[must_use]
     pub fn next(&self, state: &State) -> Self {
-        // an admission is the only thing that changes either, and it changes both
+        // an admission is the only thing that changes boots, and it changes all that is said of them
         let retired = state.retired_boots();
         if retired.len() != self.retired.len() || *state.images() != *self.images {
             return Self::of(state);
         }
         let boots = (Arc::clone(&self.boots), Arc::clone(&self.retired));
-        Self::build(state, boots, Arc::clone(&self.images))
+        Self::build(state, boots, Arc::clone(&self.admits_from), Arc::clone(&self.images))
     }
 
     fn build(
         state: &State,
         (boots, retired): (Arc<BTreeMap<NodeName, BootId>>, Arc<BTreeSet<BootId>>),
+        admits_from: Arc<BTreeMap<NodeName, UnixMillis>>,
         images: Arc<BTreeSet<Measurement>>,
     ) -> Self {
         Self {
@@ -62,6 +66,7 @@ impl AppliedView {
             recent: state.recent_roots(RECENT_ROOTS).collect(),
             boots,
             retired,
+            admits_from,
             images,
             version: state.version(),
         }

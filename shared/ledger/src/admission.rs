@@ -2,6 +2,11 @@
 //!
 //! A restart comes back as a new boot and holds no authority until an entry that every node
 //! verifies for itself puts it in its predecessor's place (I6, I7). A retired boot never returns.
+//!
+//! Each admission costs the others a handover and new shares of every key, a retired boot is remembered
+//! for ever, and a restart may come back without what its former boot signed. So each costs its node
+//! [`ADMISSION_COST`], and a node is never more than [`ADMISSION_CREDIT`] behind with it: 48 restarts
+//! on end, then one each half hour, and never more than 96 in 24 hours.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +23,10 @@ use crate::verdict::Verdict;
 pub const MAX_EVIDENCE_AGE: Millis = Millis(10 * 60_000);
 /// A node's boots are admitted at most this often.
 pub const ADMISSION_INTERVAL: Millis = Millis(1_000);
+/// What an admission costs its node, in time.
+pub const ADMISSION_COST: Millis = Millis(30 * 60_000);
+/// How much of that a node may owe.
+pub const ADMISSION_CREDIT: Millis = Millis(24 * 3_600_000);
 
 /// Why a boot is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +40,13 @@ pub enum AdmissionError {
     /// Its attestation document is refused.
     #[error("its attestation is refused: {0}")]
     Attestation(attestation::Refusal),
+}
+
+/// From when on another boot of a node is taken.
+pub(crate) fn admits_from(former: &BootState) -> UnixMillis {
+    let owed = former.paid_off.saturating_add(ADMISSION_COST);
+    let paid = UnixMillis(owed.0.saturating_sub(ADMISSION_CREDIT.0));
+    paid.max(former.admitted.saturating_add(ADMISSION_INTERVAL))
 }
 
 fn measurement_of(m: &Measurement) -> attestation::Measurement {
@@ -101,16 +117,21 @@ pub(crate) fn apply_admit(
         ));
     }
     if let Some(former) = state.boots.get(&boot.node)
-        && now < former.admitted.saturating_add(ADMISSION_INTERVAL)
+        && now < admits_from(former)
     {
-        return refuse(&"the node's former boot was admitted less than a second ago");
+        return refuse(&format_args!(
+            "the node was restarted too often; another boot is taken from {} on",
+            admits_from(former)
+        ));
     }
     let scope = Hash32::new(*state.genesis.as_bytes());
     let measurement = match verify_boot(boot, &scope, &state.manifest, &state.images, now) {
         Ok(measurement) => measurement,
         Err(error) => return refuse(&error),
     };
-    let entering = BootState::of(boot, measurement, now);
+    let mut entering = BootState::of(boot, measurement, now);
+    let owed = state.boots.get(&boot.node).map_or(now, |former| former.paid_off.max(now));
+    entering.paid_off = owed.saturating_add(ADMISSION_COST);
     if let Some(former) = state.boots.insert(boot.node.clone(), entering) {
         state.retired_boots.insert(former.id);
         effects.push(Effect::BootRetired { node: boot.node.clone(), boot: former.id });

@@ -37,6 +37,9 @@ pub struct BootState {
     /// When it was admitted.
     #[n(4)]
     pub admitted: UnixMillis,
+    /// Until when what its node's admissions cost is paid off: see [`crate::admission`].
+    #[n(5)]
+    pub paid_off: UnixMillis,
 }
 
 /// A key.
@@ -533,6 +536,12 @@ impl State {
     pub fn current_boots(&self) -> BTreeMap<NodeName, BootId> {
         self.boots.iter().map(|(node, boot)| (node.clone(), boot.id)).collect()
     }
+    /// From when on the ledger takes another boot of each node.
+    #[must_use]
+    pub fn admits_from(&self) -> BTreeMap<NodeName, UnixMillis> {
+        let from = |boot: &BootState| crate::admission::admits_from(boot);
+        self.boots.iter().map(|(node, boot)| (node.clone(), from(boot))).collect()
+    }
     /// The boots that were current once and never will be again.
     #[must_use]
     pub const fn retired_boots(&self) -> &BTreeSet<BootId> {
@@ -560,6 +569,7 @@ impl BootState {
             apply_version: boot.apply_version,
             measurement,
             admitted: at,
+            paid_off: at,
         }
     }
 }

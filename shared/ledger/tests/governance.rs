@@ -331,6 +331,41 @@ fn i6_restarted_node_is_admitted_as_a_new_boot_and_the_old_one_is_retired() {
 }
 
 #[test]
+fn i12_node_that_is_restarted_without_end_is_kept_out_for_half_an_hour_each_time() {
+    let mut kit = Kit::ready();
+    let begun = kit.now;
+    let (mut admitted, mut seed) = (0, 0_u16);
+    let mut restart = |kit: &mut Kit| {
+        seed += 1;
+        let mut key = [0x71; 32];
+        key[..2].copy_from_slice(&seed.to_be_bytes());
+        let scope = Hash32::new(*kit.state.genesis().as_bytes());
+        let key = SigningKey::from_bytes(&key);
+        let new = boot(&kit.nsms[0], &node(0), &key, 0x71, &scope, kit.now);
+        let due = kit.state.admits_from()[&node(0)] <= kit.now;
+        let taken = matches!(kit.apply(EntryBody::Admit(new)), Verdict::Accepted { .. });
+        assert_eq!(taken, due);
+        taken
+    };
+    for _ in 0..60 {
+        kit.pass(second(5));
+        admitted += u64::from(restart(&mut kit));
+    }
+    assert_eq!(admitted, 48);
+    while kit.now.since(begun) < second(24 * 3_600) {
+        kit.pass(second(600));
+        admitted += u64::from(restart(&mut kit));
+    }
+    assert!((90..=96).contains(&admitted), "{admitted}");
+    // the others' are not in its way
+    let new = {
+        let scope = Hash32::new(*kit.state.genesis().as_bytes());
+        boot(&kit.nsms[1], &node(1), &SigningKey::from_bytes(&[9; 32]), 9, &scope, kit.now)
+    };
+    kit.accept(EntryBody::Admit(new));
+}
+
+#[test]
 fn i7_retired_boot_never_returns() {
     let mut kit = Kit::ready();
     kit.pass(second(5));

@@ -58,6 +58,7 @@ async fn desk() -> Desk {
         recent: Vec::new(),
         boots: Arc::default(),
         retired: Arc::default(),
+        admits_from: Arc::default(),
         images: Arc::default(),
         version: 1,
     };

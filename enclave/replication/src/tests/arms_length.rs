@@ -205,6 +205,7 @@ fn view(size: u64, boots: &[(&str, u8)]) -> AppliedView {
         recent: Vec::new(),
         boots: Arc::new(boots.iter().map(|(node, n)| (name(node), boot(*n))).collect()),
         retired: Arc::new(BTreeSet::new()),
+        admits_from: Arc::default(),
         images: Arc::default(),
         version: 1,
     }
