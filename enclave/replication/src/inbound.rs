@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use casemate_proto::{BootId, Millis};
 use openraft::error::RaftError;
@@ -44,6 +45,8 @@ pub(crate) struct Inbound {
     heard: Mutex<Option<(Instant, Millis)>>,
     /// When a leader that this boot follows was last heard.
     leader: Mutex<Option<Instant>>,
+    /// When something was last taken of a leader that had no majority.
+    deaf: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -71,6 +74,29 @@ impl Inbound {
     pub(crate) fn leader_silence(&self) -> Option<Millis> {
         let at = (*self.leader.lock().unwrap_or_else(PoisonError::into_inner))?;
         Some(Millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether to take what a leader sends whose majority, it says, answered last so long ago. One whose
+    /// host lets nothing in, and everything out, commits nothing, and as long as it is heard nobody else
+    /// is elected. So it is heard only now and then: often enough to hear of it if the answers arrive
+    /// again, and with time for an election in between.
+    fn hears(&self, age: Option<Millis>, patience: Millis) -> bool {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        if age.is_none_or(|age| age < patience) {
+            *deaf = None;
+            return true;
+        }
+        let pause = Duration::from_millis(patience.saturating_mul(4).0);
+        if deaf.is_some_and(|at| at.elapsed() < pause) {
+            return false;
+        }
+        *deaf = Some(Instant::now());
+        true
+    }
+
+    /// Whether the last that was heard is a leader without a majority.
+    fn is_deaf(&self) -> bool {
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn leader_heard(&self) {
@@ -193,6 +219,11 @@ impl Core {
             self.peers.outbox.send(from, &Message::Appended { id, answer });
             return;
         }
+        let age = append.majority_age.map(Millis);
+        if !self.inbound.hears(age, self.config.timing.election_max) {
+            tracing::debug!(%from, "a leader that hears nobody is not heard");
+            return;
+        }
         let ids: Vec<LogId> = append
             .prev
             .iter()
@@ -211,7 +242,6 @@ impl Core {
             tracing::warn!(%from, "too many requests at once: one is dropped");
             return;
         };
-        let age = append.majority_age.map(Millis);
         let commit = append.commit.max(pairs::committed_by(&self.log, &self.me, &append));
         let commit = commit.map(|at| at.id());
         let commit = if cfg!(casemate_sabotage = "applied_before_commit") {
@@ -267,7 +297,8 @@ impl Core {
 
     /// A leader is there though what it sends is not all here yet: as good as a heartbeat.
     fn still_there(self: &Arc<Self>, vote: VoteRecord) {
-        if self.stamps.check_leader(vote.term, vote.boot, self.clock.now()).is_err() {
+        let refused = self.stamps.check_leader(vote.term, vote.boot, self.clock.now()).is_err();
+        if refused || self.inbound.is_deaf() {
             return;
         }
         let request = AppendEntriesRequest {
