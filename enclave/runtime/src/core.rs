@@ -24,7 +24,7 @@ use crate::control::{ControlSender, FromControl};
 use crate::envelope::{self, Kind};
 use crate::joining::Joining;
 use crate::links::{FromLink, Link, LinkPolicy};
-use crate::member::{FromMember, Member};
+use crate::member::{FromMember, Member, is_urgent};
 use crate::outbox::Outbox;
 use crate::platform::Platform;
 use crate::recovering::Recovering;
@@ -33,6 +33,8 @@ use crate::recovering::Recovering;
 pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
 /// Most words that the parent was given and did not read; a parent that is further behind is cut off.
 const MAX_TICKETS: usize = 8_192;
+/// How many of freezers and governors beside them.
+const MAX_URGENT: usize = 256;
 
 /// How often a boot says on a link that it is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -205,8 +207,9 @@ struct Tickets {
 }
 
 impl Tickets {
-    fn open(&mut self, connection: u64, theirs: Ticket) -> Option<Ticket> {
-        if self.open.len() >= MAX_TICKETS {
+    fn open(&mut self, connection: u64, theirs: Ticket, is_urgent: bool) -> Option<Ticket> {
+        let most = if is_urgent { MAX_TICKETS.saturating_add(MAX_URGENT) } else { MAX_TICKETS };
+        if self.open.len() >= most {
             return None;
         }
         let ours = Ticket(self.next);
@@ -388,10 +391,11 @@ impl Core {
     }
 
     fn submit(&mut self, connection: u64, theirs: Ticket, submission: Submission) {
-        let full = self.outbox.is_full();
+        let is_urgent = is_urgent(&submission);
+        let full = self.outbox.is_full() && !is_urgent;
         if let Phase::Member(member) = &self.phase
             && !full
-            && let Some(ours) = self.tickets.open(connection, theirs)
+            && let Some(ours) = self.tickets.open(connection, theirs, is_urgent)
         {
             if member.submit(ours, submission) {
                 return;
@@ -404,7 +408,7 @@ impl Core {
 
     fn ask(&mut self, connection: u64, theirs: Ticket, query: Query) {
         if let Phase::Member(member) = &mut self.phase
-            && let Some(ours) = self.tickets.open(connection, theirs)
+            && let Some(ours) = self.tickets.open(connection, theirs, false)
         {
             if member.ask(ours, query, &self.common) {
                 return;

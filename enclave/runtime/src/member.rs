@@ -85,6 +85,11 @@ pub(crate) struct Member {
     attesting: usize,
 }
 
+/// What is not refused because much else is asked: freezers' and governors' words.
+pub(crate) const fn is_urgent(submission: &Submission) -> bool {
+    matches!(submission, Submission::Statement(_) | Submission::Governance { .. })
+}
+
 impl Member {
     /// Starts the node's thread and replication.
     pub(crate) async fn start(beginning: Beginning, common: &Common) -> Result<Self, String> {
@@ -159,7 +164,9 @@ impl Member {
 
     /// Hands an asker's submission to the node. Whether there was room.
     pub(crate) fn submit(&self, ticket: Ticket, submission: Submission) -> bool {
-        self.node.offer(Event::Submit { ticket, submission })
+        let is_urgent = is_urgent(&submission);
+        let event = Event::Submit { ticket, submission };
+        if is_urgent { self.node.offer_first(event) } else { self.node.offer(event) }
     }
 
     /// Hands a question to the node or the security module. Whether there was room.

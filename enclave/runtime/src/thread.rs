@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Most events that wait for the node.
 const QUEUE: usize = 4_096;
+/// Most that wait beside them and are taken first: what freezers and governors say.
+const URGENT: usize = 64;
 
 /// How often a node is asked whether it has other shares to seal.
 const SEAL_EVERY: Millis = Millis(1_000);
@@ -28,6 +30,8 @@ enum ToNode {
         nonce: [u8; 32],
         reply: Reply,
     },
+    /// Something urgent waits.
+    Wake,
 }
 
 /// What comes from the node's thread.
@@ -44,6 +48,7 @@ pub(crate) enum FromNode {
 /// The node's thread, from outside.
 pub(crate) struct NodeHandle {
     events: mpsc::Sender<ToNode>,
+    urgent: mpsc::Sender<ToNode>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) applied: watch::Receiver<AppliedView>,
 }
@@ -56,12 +61,14 @@ impl NodeHandle {
         out: mpsc::UnboundedSender<FromNode>,
     ) -> std::io::Result<Self> {
         let (events, queue) = mpsc::channel(QUEUE);
+        let (urgent, first) = mpsc::channel(URGENT);
+        let queues = Queues { queue, first, was_first: false };
         let (status_in, status) = watch::channel(node.status(clock.now()));
         let (applied_in, applied) = watch::channel(AppliedView::of(node.state()));
         std::thread::Builder::new()
             .name("node".to_owned())
-            .spawn(move || run(node, &*clock, queue, &status_in, &applied_in, &out))?;
-        Ok(Self { events, status, applied })
+            .spawn(move || run(node, &*clock, queues, &status_in, &applied_in, &out))?;
+        Ok(Self { events, urgent, status, applied })
     }
 
     /// Hands over an event that must not be lost; waits while the queue is full.
@@ -75,24 +82,57 @@ impl NodeHandle {
         self.events.try_send(ToNode::Event(Box::new(event))).is_ok()
     }
 
+    /// The same for what is not to wait behind everything else, and not to be refused for it.
+    pub(crate) fn offer_first(&self, event: Event) -> bool {
+        let taken = self.urgent.try_send(ToNode::Event(Box::new(event))).is_ok();
+        if taken {
+            // where there is no room for that, the node is awake
+            let _ = self.events.try_send(ToNode::Wake);
+        }
+        taken
+    }
+
     /// Has a reply signed; it comes back as the node's output. Whether there was room.
     pub(crate) fn sign(&self, ticket: Ticket, nonce: [u8; 32], reply: Reply) -> bool {
         self.events.try_send(ToNode::Sign { ticket, nonce, reply }).is_ok()
     }
 }
 
+/// What waits for the node.
+struct Queues {
+    queue: mpsc::Receiver<ToNode>,
+    first: mpsc::Receiver<ToNode>,
+    was_first: bool,
+}
+
+impl Queues {
+    /// The next: in turns, so that neither queue keeps the other waiting. Whatever is in the first has
+    /// left a word in the other, if that was not full.
+    fn next(&mut self) -> Option<ToNode> {
+        if !self.was_first
+            && let Ok(event) = self.first.try_recv()
+        {
+            self.was_first = true;
+            return Some(event);
+        }
+        self.was_first = false;
+        self.queue.blocking_recv()
+    }
+}
+
 fn run(
     mut node: Node,
     clock: &dyn ReadClock,
-    mut queue: mpsc::Receiver<ToNode>,
+    mut queues: Queues,
     status: &watch::Sender<Status>,
     applied: &watch::Sender<AppliedView>,
     out: &mpsc::UnboundedSender<FromNode>,
 ) {
     let mut sealed_at = UnixMillis(0);
-    while let Some(event) = queue.blocking_recv() {
+    while let Some(event) = queues.next() {
         let event = match event {
             ToNode::Event(event) => *event,
+            ToNode::Wake => continue,
             ToNode::Sign { ticket, nonce, reply } => {
                 let reply = Some(node.sign_reply(&nonce, &reply));
                 if out.send(FromNode::Output(Box::new(Output::Reply { ticket, reply }))).is_err() {
@@ -128,4 +168,24 @@ fn run(
         }
     }
     let _ = out.send(FromNode::Ended);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_urgent_is_taken_before_a_full_queue_and_in_turns_with_it() {
+        let (events, queue) = mpsc::channel(4);
+        let (urgent, first) = mpsc::channel(4);
+        let mut queues = Queues { queue, first, was_first: false };
+        while events.try_send(ToNode::Wake).is_ok() {}
+        for _ in 0..2 {
+            urgent.try_send(ToNode::Event(Box::new(Event::Tick))).unwrap();
+        }
+        drop(events);
+        let taken = core::iter::from_fn(|| queues.next());
+        let urgent: Vec<bool> = taken.map(|event| matches!(event, ToNode::Event(_))).collect();
+        assert_eq!(urgent, [true, false, true, false, false, false]);
+    }
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use casemate_ledger::{Attachment, Committed, Entry, EntryBody, State};
 use casemate_policy::{ChargeBook, Policy};
-use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedChange};
+use casemate_proto::governance::{
+    Change, ChangeEnvelope, FreezerStatement, NamedSignature, SignedChange, SignedStatement,
+};
 use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{
@@ -25,6 +27,7 @@ use casemate_threshold::{KeyEpoch, KeyRef, RunContext, RunRegistry, RunSpec};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::OsRng;
 
+use crate::answer::{Answer, Submission, Ticket};
 use crate::{BootSecret, Bytes, Event, Node, NodeConfig, Output, PeerMessage};
 
 mod ahead;
@@ -115,7 +118,7 @@ impl Trio {
                 keys: (1..=3).map(|seed| person(seed).1).collect(),
                 loosening_delay: Millis(3_600_000),
             },
-            freezers: Vec::new(),
+            freezers: vec![person(40).1],
             limits: Limits::default(),
             independence: Independence::None,
             hardware: Hardware::OneProcess,
@@ -224,7 +227,23 @@ impl Trio {
         self.work(50);
     }
 
+    /// What one says who may freeze.
+    fn freeze(&self, seed: u8, nonce: u8) -> SignedStatement {
+        let (key, public) = person(seed);
+        let (genesis, incarnation) = (self.state().genesis(), self.state().incarnation());
+        let statement = FreezerStatement::Freeze { nonce: [nonce; 16] };
+        let id = SignedStatement::id_of(&genesis, incarnation, self.now, &statement);
+        let signature = key.sign(&SignedStatement::signing_bytes(&id)).to_bytes();
+        let by = NamedSignature { credential: public.id(), signature };
+        SignedStatement { genesis, incarnation, at: self.now, statement, by }
+    }
+
     fn govern(&mut self, change: Change, beside: Option<Attachment>) {
+        let signed = self.signed_change(change);
+        self.propose(EntryBody::Governance(signed), beside);
+    }
+
+    fn signed_change(&self, change: Change) -> SignedChange {
         let state = self.state();
         let envelope = ChangeEnvelope {
             genesis: state.genesis(),
@@ -239,7 +258,7 @@ impl Trio {
             NamedSignature { credential: public.id(), signature: key.sign(&message).to_bytes() }
         };
         let signatures = vec![sign(1), sign(2)];
-        self.propose(EntryBody::Governance(SignedChange { envelope, signatures }), beside);
+        SignedChange { envelope, signatures }
     }
 
     fn create_notary(&mut self) {
@@ -383,6 +402,49 @@ fn key_is_generated_and_tested_however_many_runs_of_later_entries_there_were() {
     trio.create_notary();
     assert_eq!(trio.state().key_epoch(&notary()), Some(0));
     assert!(trio.nodes.iter().all(|node| node.keys() == (1, 1)));
+}
+
+#[test]
+fn freeze_and_change_are_taken_where_nothing_else_is_and_everybody_who_asks_waits() {
+    let mut trio = Trio::up();
+    trio.create_notary();
+    trio.permit_notes();
+    let most = trio.nodes[0].config.max_waiting;
+    let (request, _) = trio.ask();
+    let EntryBody::Request { stamp, body } = request else { panic!() };
+    let submit = |trio: &mut Trio, ticket: u64, submission: Submission| {
+        let (ticket, now) = (Ticket(ticket), trio.now);
+        trio.nodes[0].handle(Event::Submit { ticket, submission }, now)
+    };
+    let is_busy = |out: &[Output]| {
+        out.iter().any(|o| matches!(o, Output::Answer { answer: Answer::Busy { .. }, .. }))
+    };
+    let proposes = |out: &[Output]| out.iter().any(|o| matches!(o, Output::Propose { .. }));
+    for ticket in 0..u64::try_from(most).unwrap() {
+        let submission = Submission::Request { stamp: stamp.clone(), body: body.clone() };
+        assert!(!is_busy(&submit(&mut trio, ticket, submission)), "{ticket}");
+    }
+    let submission = Submission::Request { stamp, body };
+    assert!(is_busy(&submit(&mut trio, 5_000, submission)), "full");
+
+    // who signs for nothing is refused for that
+    let forged = trio.freeze(41, 1);
+    let out = submit(&mut trio, 5_001, Submission::Statement(forged));
+    assert!(!trio.nodes[0].is_frozen() && !proposes(&out) && !is_busy(&out));
+    let change = Change::RevokeCredential { credential: person(20).1.id() };
+    let signed = trio.signed_change(change);
+    let submission = Submission::Governance { signed, attachment: None };
+    assert!(proposes(&submit(&mut trio, 5_002, submission)));
+    let freeze = trio.freeze(40, 1);
+    let out = submit(&mut trio, 5_003, Submission::Statement(freeze));
+    assert!(trio.nodes[0].is_frozen(), "obeyed at once");
+    assert!(proposes(&out) && out.iter().any(|o| matches!(o, Output::Send { .. })), "passed on");
+    // those who wait for one statement are bounded too, and what they say is obeyed
+    for ticket in 6_000..6_200 {
+        let again = trio.freeze(40, 1);
+        let _ = submit(&mut trio, ticket, Submission::Statement(again));
+    }
+    assert!(trio.nodes[0].requests.len() <= most + crate::requests::MAX_URGENT);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use casemate_tx::EvmSignature;
 use crate::answer::{Answer, Receipt, Signed, SignedDenial, Ticket};
 use crate::event::Output;
 use crate::node::Node;
+use crate::peer::PeerMessage;
 use crate::requests::{Proving, Subject, other_key};
 
 /// What a client is told to wait when there is no room.
@@ -261,11 +262,18 @@ impl Node {
         for ticket in tickets {
             self.busy(ticket);
         }
+        let mut freezes = Vec::new();
         for (statement, proposed_at) in self.early_freezes.values_mut() {
             if now.since(*proposed_at) >= PROPOSE_AGAIN {
                 *proposed_at = now;
                 again.push(EntryBody::Statement(statement.clone()));
+                freezes.push(PeerMessage::Freeze(statement.clone()));
             }
+        }
+        // a peer whose queue was full has not obeyed it yet
+        let others = self.roster.others();
+        for freeze in freezes {
+            self.send_others(&others, &freeze);
         }
         // nobody is told `expired` before the ledger's own time says so
         if wants_time && now.since(self.requests.time_wanted_at) >= RETRY_AFTER {

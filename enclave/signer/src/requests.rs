@@ -3,7 +3,8 @@
 //!
 //! What fails authentication never becomes an entry. What this node can answer from its state (the
 //! same request again) costs no entry either. Denials carry this boot's signature. Nothing waits
-//! without a cap, and whoever does not fit is told to come back.
+//! without a cap, and whoever does not fit is told to come back. What freezers and governors signed is
+//! taken all the same: authenticated first, and with room of its own for those who wait.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,9 @@ use crate::event::Output;
 use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::replies::RETRY_AFTER;
+
+/// How many of those who change the policy or say stop may wait beside all that may wait at all.
+pub(crate) const MAX_URGENT: usize = 64;
 
 /// What a submission waits for.
 pub(crate) type Subject = Hash32;
@@ -76,7 +80,7 @@ impl Requests {
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.others.is_empty() && self.proving.is_empty()
     }
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let waiting: usize =
             self.waiting.values().fold(0, |sum, w| sum.saturating_add(w.waiters.len()));
         let others: usize = self.others.values().fold(0, |sum, o| sum.saturating_add(o.len()));
@@ -118,10 +122,13 @@ fn check_beside(signed: &SignedChange, beside: Option<&Attachment>) -> Result<()
 
 impl Node {
     pub(crate) fn submit(&mut self, ticket: Ticket, submission: Submission, now: UnixMillis) {
-        if self.requests.len() >= self.config.max_waiting {
-            return self.busy(ticket);
-        }
         match submission {
+            // who may say stop, or change what is signed, is heard however many others wait
+            Submission::Statement(signed) => self.submit_statement(ticket, signed, now),
+            Submission::Governance { signed, attachment } => {
+                self.submit_change(ticket, signed, attachment, now);
+            }
+            _ if self.requests.len() >= self.config.max_waiting => self.busy(ticket),
             Submission::Request { stamp, body } => self.submit_request(ticket, stamp, body, now),
             Submission::Approval { .. } if self.publisher.is_full() => self.busy(ticket),
             Submission::Approval { body, proof } => {
@@ -137,10 +144,6 @@ impl Node {
                     }
                 }
             }
-            Submission::Governance { signed, attachment } => {
-                self.submit_change(ticket, signed, attachment, now);
-            }
-            Submission::Statement(signed) => self.submit_statement(ticket, signed, now),
             Submission::Query { credential, request_id } => {
                 self.query(ticket, credential, request_id, now);
             }
@@ -383,9 +386,6 @@ impl Node {
         if let Some(denial) = refused {
             return self.deny(ticket, None, subject, denial, None, now);
         }
-        if self.publisher.is_full() {
-            return self.busy(ticket);
-        }
         self.propose_other(ticket, EntryBody::Governance(signed), attachment, subject, None, now);
     }
 
@@ -435,9 +435,14 @@ impl Node {
         credential: Option<CredentialId>,
         now: UnixMillis,
     ) {
-        let waiting = self.requests.others.entry(other_key(&body)).or_default();
-        let is_first = waiting.is_empty();
-        waiting.push(Other { ticket, subject, credential, since: now });
+        let (key, most) = (other_key(&body), self.config.max_waiting.saturating_add(MAX_URGENT));
+        let is_first = !self.requests.others.contains_key(&key);
+        if self.requests.len() < most {
+            let other = Other { ticket, subject, credential, since: now };
+            self.requests.others.entry(key).or_default().push(other);
+        } else {
+            self.busy(ticket);
+        }
         if is_first {
             self.out.push(Output::Propose { body, attachment });
         }

@@ -11,7 +11,6 @@ use casemate_seal::OpenError;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::answer::{Answer, Submission, Ticket};
 use crate::{NotRecovered, RecoveryParts};
 
 /// What is left of a cluster: what its hosts and its auditors have on disks.
