@@ -5,6 +5,7 @@
 
 mod attest;
 mod audit;
+mod manifest;
 mod online;
 mod policy;
 
@@ -28,6 +29,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Policies: lint, bounds, diff, simulate, hash; propose, sign, submit.
     Policy(policy::PolicyArgs),
+    /// What a new cluster is to be: build its manifest, show it, pin the genesis that came of it.
+    Manifest(manifest::ManifestArgs),
     /// The nodes of a cluster, and what it survives now.
     Status(online::status::StatusArgs),
     /// A cluster's keys: create, list.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Attest(args) => attest::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Manifest(args) => manifest::run(args),
         Command::Status(args) => online::status::run(args),
         Command::Keys(args) => online::keys::run(args),
         Command::Sign(args) => online::sign::run(*args),

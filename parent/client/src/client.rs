@@ -24,7 +24,7 @@ use crate::http::{Bounds, Http, Response};
 use crate::keys::{self, KeyState, PinnedKey, Shown};
 
 /// Most bytes of the body that holds a genesis record in hex.
-const MAX_GENESIS_BODY: usize = 2 * MAX_GENESIS + 1024;
+pub(crate) const MAX_GENESIS_BODY: usize = 2 * MAX_GENESIS + 1024;
 
 /// How long the client waits for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

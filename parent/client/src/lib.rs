@@ -14,6 +14,7 @@
 //! everything else  asked again, under the same id, at any node, until a deadline
 //! ```
 
+pub mod announced;
 pub mod attested;
 pub mod belief;
 pub mod client;

@@ -2,8 +2,8 @@
 //!
 //! A target takes any bytes and panics where a promise of its decoder does not hold: it never
 //! panics itself, and what it accepts has one encoding. `tests/corpus.rs` runs each over its
-//! corpus and a bounded number of mutations of it with `cargo test`; `libfuzzer/` runs the same
-//! functions for as long as one likes.
+//! corpus and a bounded number of mutations of it with `cargo test`; `run` has libFuzzer run the same
+//! functions, with coverage, for as long as one likes.
 
 pub mod attestation;
 pub mod audit;

@@ -206,18 +206,6 @@ fn names_are_unique_and_every_corpus_has_a_target() {
     assert_eq!(folders, names);
 }
 
-#[test]
-fn cargo_fuzz_has_every_target() {
-    let manifest = std::fs::read_to_string(folder(&["libfuzzer", "Cargo.toml"])).unwrap();
-    let bins: BTreeSet<&str> = manifest
-        .split("[[bin]]")
-        .skip(1)
-        .filter_map(|bin| bin.lines().find_map(|line| line.strip_prefix("name = ")))
-        .map(|name| name.trim_matches('"'))
-        .collect();
-    assert_eq!(bins, targets().iter().map(|target| target.name).collect());
-}
-
 /// The harness can fail: it finds a panic that only a mutation reaches, and names the input.
 #[test]
 fn a_planted_panic_is_found_with_an_input_that_brings_it_again() {

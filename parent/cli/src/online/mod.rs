@@ -234,7 +234,7 @@ fn variable() -> Option<PathBuf> {
     std::env::var_os(CLUSTER_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, CliError> {
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, CliError> {
     let (name, url) = match text.split_once('=') {
         Some((name, url)) if !name.contains('/') => {
             let name = NodeName::new(name).map_err(|error| CliError::input(text, error))?;

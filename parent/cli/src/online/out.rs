@@ -43,7 +43,7 @@ pub(super) fn error(error: &CliError, json: bool) -> io::Result<()> {
 }
 
 /// Prints a text on standard output.
-pub(super) fn text(text: &str) -> Result<(), CliError> {
+pub(crate) fn text(text: &str) -> Result<(), CliError> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
@@ -53,12 +53,12 @@ pub(super) fn note(text: &str) -> Result<(), CliError> {
 }
 
 /// Prints one JSON object.
-pub(super) fn object(value: &Value) -> Result<(), CliError> {
+pub(crate) fn object(value: &Value) -> Result<(), CliError> {
     Ok(writeln!(io::stdout(), "{value:#}")?)
 }
 
 /// One line `name  value`, the names as wide as each other.
-pub(super) fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+pub(crate) fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     out.push_str(&format!("{name:<12} {value}\n"));
 }
 
@@ -77,7 +77,7 @@ pub(super) fn confirm(question: &str) -> Result<(), CliError> {
 }
 
 /// Text of others, on a terminal: no control characters, no marks that turn the writing's direction.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let shown: String = text
         .chars()
         .map(|c| {

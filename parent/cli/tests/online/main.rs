@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod adopting;
 mod asking;
 mod governing;
 #[path = "../../../client/tests/kit/mod.rs"]

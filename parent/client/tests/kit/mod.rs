@@ -178,12 +178,15 @@ impl Fake {
             recovery: None,
         };
         let boots: Vec<Boot> = REGIONS.iter().map(|_| Boot::new()).collect();
-        let records = REGIONS.iter().zip(&boots);
-        let genesis = GenesisRecord {
-            manifest,
-            boots: records.map(|(region, boot)| boot.record(&name(region), vec![1])).collect(),
-            at: now(),
-        };
+        let scope = GenesisRecord::manifest_hash(&manifest);
+        let records = REGIONS.iter().zip(&boots).zip(&nsms).map(|((region, boot), nsm)| {
+            let record = boot.record(&name(region), Vec::new());
+            let user_data = record.user_data(&scope);
+            let evidence = nsm.attest(Some(user_data.as_bytes()), None, None, now().0).unwrap();
+            BootRecord { evidence, ..record }
+        });
+        let boots_attested = records.collect();
+        let genesis = GenesisRecord { manifest, boots: boots_attested, at: now() };
         let id = genesis.id();
         let mut world = World {
             id,
