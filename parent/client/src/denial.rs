@@ -9,6 +9,7 @@
 //! - it is not older than the newest stamp made for this request. The ledger remembers a denied id for
 //!   as long as a stamp made before the denial could be replayed, and no longer; a host may keep a
 //!   newer one back;
+//! - t boots say so of one stamp: fewer may be broken, and deny what the others sign;
 //! - its code is one that stands for the id, and it is the ledger's word (an entry holds it), or
 //!   the body is one that no ledger would ever take. A node that is told of a freeze denies at
 //!   once, before any entry: the same stamp could still be used when the freeze is lifted.

@@ -18,7 +18,7 @@ use casemate_api::header::STAMP_HEADER;
 use casemate_api::{MAX_ANSWER, Outcome as Said, route};
 use casemate_door::{Answer, PendingRequestView, Signed, SignedDenial};
 use casemate_ledger::payload;
-use casemate_proto::stamp::Method;
+use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{DenialCode, NodeName, RequestId, UnixMillis};
 use tokio::time::Instant;
 
@@ -70,6 +70,10 @@ struct Tries<'a> {
     /// When the newest stamp was issued, and when the last of them expires.
     newest: Option<(UnixMillis, UnixMillis)>,
     denied_by: BTreeSet<NodeName>,
+    /// Who said for good that it is denied, all of one stamp.
+    settled_by: BTreeSet<NodeName>,
+    /// That stamp: a newer one could outlive what the first of them stands for.
+    stamp: Option<Stamp>,
     asked_afresh: bool,
 }
 
@@ -137,6 +141,8 @@ impl Client {
             signer,
             newest: None,
             denied_by: BTreeSet::new(),
+            settled_by: BTreeSet::new(),
+            stamp: None,
             asked_afresh: false,
         };
         let mut last = Unsettled::Nothing;
@@ -250,8 +256,17 @@ impl Tries<'_> {
         let issued = belief.cluster_time(now()?).saturating_sub(STAMP_MARGIN);
         let (method, life) = (Method::CreateRequest, client.settings().stamp_life);
         let body = self.asked.body();
-        let stamp =
-            stamp(self.signer, scope, method, body, issued, life).map_err(ClientError::from)?;
+        let denied = self.stamp.take().filter(|_| !self.settled_by.is_empty());
+        let least = issued.saturating_add(STAMP_MARGIN.saturating_mul(2));
+        let stamp = match denied.filter(|stamp| stamp.expires_at > least) {
+            Some(stamp) => stamp,
+            None => {
+                self.settled_by.clear();
+                stamp(self.signer, scope, method, body, issued, life).map_err(ClientError::from)?
+            }
+        };
+        self.stamp = Some(stamp.clone());
+        let issued = stamp.issued_at;
         let former = self.newest.unwrap_or((issued, stamp.expires_at));
         self.newest = Some((former.0.max(issued), former.1.max(stamp.expires_at)));
         let bounds = Bounds { body: MAX_ANSWER, time: client.settings().answer };
@@ -348,14 +363,19 @@ impl Tries<'_> {
             verified = denial::verify(denial, expired, &boot, &asked);
         }
         let denial = verified.map_err(NodeFault::from)?;
+        let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
         if denial.is_final() {
-            return Ok(Tried::Settled(Err(ClientError::Denied(Box::new(denial)))));
+            // t - 1 boots may be broken, and deny what the others sign
+            self.settled_by.insert(boot.node().clone());
+            return Ok(match self.settled_by.len() < need {
+                true => Tried::Open(Unsettled::Denied(Box::new(denial)), Again::Now),
+                false => Tried::Settled(Err(ClientError::Denied(Box::new(denial)))),
+            });
         }
         if denial.is_passing() {
             return Ok(Tried::Open(Unsettled::Denied(Box::new(denial)), Again::Later(None)));
         }
         self.denied_by.insert(boot.node().clone());
-        let need = usize::try_from(genesis.manifest.threshold).unwrap_or(usize::MAX);
         if self.denied_by.len() < need {
             return Ok(Tried::Open(Unsettled::Denied(Box::new(denial)), Again::Now));
         }

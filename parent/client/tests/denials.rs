@@ -90,14 +90,34 @@ fn sign_again(world: &World, node: &Node, denial: &mut SignedDenial) {
 }
 
 #[tokio::test]
-async fn a_denial_of_an_attested_boot_settles_the_request_at_once() {
+async fn a_denial_of_t_attested_boots_settles_the_request_at_once() {
     let setting = setting();
     setting.deny(DenialCode::LimitExceeded, |_, _, _| {});
     let error = setting.sign_within(20_000).await.unwrap_err();
     assert!(matches!(error, ClientError::Denied(_)), "{error}");
     assert!(error.is_settled());
     assert_eq!(error.denial_code(), Some(DenialCode::LimitExceeded));
-    assert_eq!(setting.fake.sent().len(), 1);
+    let sent = setting.fake.sent();
+    assert_eq!(sent.len(), 2);
+    // a newer stamp could be used after what the first denial stands for is forgotten
+    assert_eq!(sent[0].0, sent[1].0);
+}
+
+#[tokio::test]
+async fn one_broken_boot_that_denies_does_not_settle_what_the_others_sign() {
+    for liar in kit::REGIONS {
+        let setting = setting();
+        setting.deny(DenialCode::NoGrant, |_, _, _| {});
+        for node in kit::REGIONS {
+            if node != liar {
+                setting.fake.node(node, |node| node.answers = None);
+            }
+        }
+        for _ in 0..3 {
+            let signed = setting.sign_within(20_000).await;
+            assert!(matches!(signed, Ok(Outcome::Signed(_))), "{liar}: {signed:?}");
+        }
+    }
 }
 
 #[tokio::test]
