@@ -99,8 +99,9 @@ impl Roster {
         self.from(start).find(|name| self.is_live(name, now) && able(name)).cloned()
     }
 
-    /// This node and the `t - 1` live and able ones after it, in the roster's cyclic order, those to
-    /// avoid last: the set that this node signs with when it leads. In the roster's order.
+    /// This node and the `t - 1` linked and able ones after it, in the roster's cyclic order, those to
+    /// avoid and then those that were silent last: the set that this node signs with when it leads. In
+    /// the roster's order.
     pub(crate) fn own_set(
         &self,
         t: usize,
@@ -109,9 +110,12 @@ impl Roster {
         able: impl Fn(&NodeName) -> bool,
     ) -> Option<Vec<NodeName>> {
         let mine = self.names.iter().position(|name| *name == self.me)?;
-        let ready = self.from(mine).filter(|name| self.is_live(name, now) && able(name));
-        let (last, first): (Vec<_>, Vec<_>) = ready.partition(|name| avoid.contains(*name));
-        let set: Vec<&NodeName> = first.into_iter().chain(last).take(t).collect();
+        let mut ready: Vec<&NodeName> = self
+            .from(mine)
+            .filter(|name| (*name == &self.me || self.is_linked(name)) && able(name))
+            .collect();
+        ready.sort_by_key(|name| (!self.is_live(name, now), avoid.contains(*name)));
+        let set: Vec<&NodeName> = ready.into_iter().take(t).collect();
         if set.len() < t || !set.contains(&&self.me) {
             return None;
         }
@@ -145,12 +149,18 @@ mod tests {
         c.set_link(&NodeName::new("a").unwrap(), false);
         assert_eq!(set(&c, 0).unwrap(), ["b", "c"]);
         c.suspect(&NodeName::new("b").unwrap(), UnixMillis(0));
-        assert_eq!(set(&c, 0), None);
+        // one that was silent once is better than nobody
+        assert_eq!(set(&c, 0).unwrap(), ["b", "c"]);
         assert_eq!(set(&c, SUSPICION.0 + 1).unwrap(), ["b", "c"]);
+        c.set_link(&NodeName::new("b").unwrap(), false);
+        assert_eq!(set(&c, 0), None);
+        c.set_link(&NodeName::new("b").unwrap(), true);
+        c.suspect(&NodeName::new("b").unwrap(), UnixMillis(0));
         c.set_link(&NodeName::new("a").unwrap(), true);
         assert_eq!(set(&c, 0).unwrap(), ["a", "c"]);
         let avoid = BTreeSet::from([NodeName::new("a").unwrap()]);
         let without = |at| c.own_set(2, &avoid, UnixMillis(at), |_| true).unwrap();
+        // avoided, and not silent
         assert_eq!(without(0), ["a", "c"].map(|n| NodeName::new(n).unwrap()));
         assert_eq!(without(SUSPICION.0 + 1), ["b", "c"].map(|n| NodeName::new(n).unwrap()));
     }
