@@ -78,6 +78,8 @@ pub(crate) struct Member {
     began: Instant,
     /// Who appended the entry that committed last.
     leader: Option<BootId>,
+    /// Who leads replication, as was last known.
+    elected: Option<NodeName>,
     /// Each node's current boot, as was last told to the node and replication.
     boots: Arc<BTreeMap<NodeName, BootId>>,
     evidence_in: mpsc::Sender<Evidence>,
@@ -130,6 +132,7 @@ impl Member {
             birth,
             began: Instant::now(),
             leader: None,
+            elected: None,
             boots,
             evidence_in,
             evidence,
@@ -435,6 +438,10 @@ impl Member {
     }
 
     pub(crate) fn tick(&mut self, common: &mut Common) {
+        let elected = self.replication.status().leader;
+        if elected.is_some() && elected != self.elected && self.node.offer(Event::Elected) {
+            self.elected = elected;
+        }
         self.node.offer(Event::Tick);
         self.close_birth_links(common);
     }

@@ -74,6 +74,9 @@ pub enum Event {
     /// The entries that commit from here on were appended by this boot. Told in its place among
     /// them, so that every node learns it at the same entry.
     Leader(BootId),
+    /// Another boot leads replication, of whom nothing is committed yet. What was proposed to the one
+    /// before may be lost.
+    Elected,
     /// This boot leads replication and appended an entry that is not committed yet; everything
     /// before it is applied.
     Appended {

@@ -448,6 +448,26 @@ fn freeze_and_change_are_taken_where_nothing_else_is_and_everybody_who_asks_wait
 }
 
 #[test]
+fn what_a_leader_that_is_gone_did_not_append_is_proposed_to_the_next_at_once() {
+    let mut trio = Trio::up();
+    trio.create_notary();
+    trio.permit_notes();
+    let (request, _) = trio.ask();
+    let EntryBody::Request { stamp, body } = request.clone() else { panic!() };
+    let (now, submission) = (trio.now, Submission::Request { stamp, body });
+    let ticket = Ticket(1);
+    let proposes = |out: &[Output]| {
+        out.iter().any(|o| matches!(o, Output::Propose { body, .. } if *body == request))
+    };
+    assert!(proposes(&trio.nodes[0].handle(Event::Submit { ticket, submission }, now)));
+    // and is lost; meanwhile nobody is asked again
+    let later = now.saturating_add(Millis(1_000));
+    assert!(!proposes(&trio.nodes[0].handle(Event::Tick, later)));
+    assert!(proposes(&trio.nodes[0].handle(Event::Elected, later)));
+    assert!(!proposes(&trio.nodes[0].handle(Event::Tick, later)), "once");
+}
+
+#[test]
 fn runs_and_entries_are_counted() {
     let mut trio = Trio::up();
     trio.create_notary();

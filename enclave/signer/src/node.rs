@@ -288,6 +288,7 @@ impl Node {
             Event::Ask { ticket, query } => self.ask(ticket, &query, now),
             Event::Committed(committed) => self.apply(&committed, now),
             Event::Leader(boot) => self.leader = Some(boot),
+            Event::Elected => self.propose_again(now),
             Event::Appended { index, entry } => self.start_ahead(index, &entry, now),
             Event::Peer { from, bytes } => self.peer(&from, bytes.as_slice(), now),
             Event::Link { node, up } => {

@@ -14,6 +14,7 @@ use crate::event::Output;
 use crate::node::Node;
 use crate::peer::PeerMessage;
 use crate::requests::{Proving, Subject, other_key};
+use crate::signing::Phase;
 
 /// What a client is told to wait when there is no room.
 pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
@@ -206,6 +207,23 @@ impl Node {
         let (r_s, v) = signature.split_first_chunk::<64>()?;
         let signature = EvmSignature::new(r_s, v.first() == Some(&1)).ok()?;
         Some(transaction.raw_signed(&signature))
+    }
+
+    /// Proposes at once what has not committed.
+    pub(crate) fn propose_again(&mut self, now: UnixMillis) {
+        for waiting in self.requests.waiting.values_mut() {
+            waiting.proposed_at = UnixMillis(0);
+        }
+        for (_, proposed_at) in self.early_freezes.values_mut() {
+            *proposed_at = UnixMillis(0);
+        }
+        for job in self.signing.jobs.values_mut() {
+            if let Phase::Made { propose_at, .. } = &mut job.phase {
+                *propose_at = now;
+            }
+        }
+        self.drive_requests(now);
+        self.drive_signing(now);
     }
 
     /// Who has waited too long is told so; what has not committed is proposed again; where the ledger's
