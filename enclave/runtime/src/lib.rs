@@ -18,6 +18,7 @@ pub mod serve;
 pub mod telemetry;
 
 mod birth;
+mod clock;
 mod control;
 mod core;
 mod envelope;

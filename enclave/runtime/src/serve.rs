@@ -7,6 +7,7 @@ use casemate_transport::Listener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::clock::KeptClock;
 use crate::core::Core;
 use crate::links::LinkRoom;
 use crate::platform::Platform;
@@ -47,7 +48,9 @@ pub fn tasks() -> std::io::Result<tokio::runtime::Runtime> {
 /// # Errors
 /// Always, in the end: with what ended it.
 pub async fn serve(mut door: Listener, platform: Platform) -> Result<(), ServeError> {
-    let platform = Arc::new(platform);
+    let clock = Arc::new(KeptClock::new(Arc::clone(&platform.clock)));
+    let kept = Arc::clone(&clock).keep_to(Arc::clone(&platform.attest));
+    let platform = Arc::new(Platform { clock, ..platform });
     let (control_in, control) = mpsc::channel(QUEUE);
     let (link_in, links) = mpsc::channel(QUEUE);
     let (policy_in, policy) = watch::channel(None);
@@ -90,6 +93,7 @@ pub async fn serve(mut door: Listener, platform: Platform) -> Result<(), ServeEr
     };
     tokio::select! {
         () = accept => Ok(()),
+        never = kept => match never {},
         reason = core.run(control, links) => Err(ServeError::Halted { reason }),
     }
 }

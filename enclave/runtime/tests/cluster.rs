@@ -32,6 +32,7 @@ use casemate_proto::{
     Algorithm, Hash32, Incarnation, KeyName, Millis, NodeName, Scheme, UnixMillis,
 };
 use casemate_recovery::RecoverySecretKey;
+use casemate_replication::ReadClock;
 use casemate_runtime::{Platform, Settings, SystemClock, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
 use casemate_transport::frame::{read_frame, write_frame};
@@ -93,6 +94,8 @@ struct Bench {
     links: Vec<JoinHandle<()>>,
     /// What each node starts with.
     images: [[[u8; 48]; 3]; 3],
+    /// By how much the enclaves' system clocks are ahead.
+    ahead: Millis,
     /// Whether the last two nodes are not joined again where their link ends.
     hold: tokio::sync::watch::Sender<bool>,
     _folder: tempfile::TempDir,
@@ -109,6 +112,15 @@ fn spec(at: usize, image: [[u8; 48]; 3]) -> EnclaveSpec {
 
 fn measured(image: [[u8; 48]; 3]) -> Measurement {
     Measurement { pcr0: image[0], pcr1: image[1], pcr2: image[2] }
+}
+
+/// A system's clock that is ahead of the security module's.
+struct Astray(Millis);
+
+impl ReadClock for Astray {
+    fn now(&self) -> UnixMillis {
+        SystemClock.now().saturating_add(self.0)
+    }
 }
 
 impl Bench {
@@ -154,7 +166,16 @@ impl Bench {
             })
             .collect();
         let (hold, _) = tokio::sync::watch::channel(false);
-        Self { host, manifest, nodes, links: Vec::new(), images: [IMAGE; 3], hold, _folder: folder }
+        Self {
+            host,
+            manifest,
+            nodes,
+            links: Vec::new(),
+            images: [IMAGE; 3],
+            ahead: Millis(0),
+            hold,
+            _folder: folder,
+        }
     }
 
     fn platform(&self, at: usize) -> Platform {
@@ -164,7 +185,7 @@ impl Bench {
         };
         Platform {
             attest: Arc::new(self.host.start(spec(at, self.images[at.min(2)])).with_clock(clock)),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(Astray(self.ahead)),
             entropy: Box::new(|| Ok(Box::new(OsRng))),
             settings: Settings { status: Duration::from_millis(100), ..Settings::default() },
         }
@@ -524,6 +545,18 @@ async fn configuration_of_no_node_of_the_roster_is_refused_and_another_is_taken(
     bench.nodes[0].ask.as_ref().unwrap().send(ToEnclave::Configure(configuration)).unwrap();
     let at_birth = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Birth);
     bench.until("at its birth", at_birth).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i4_enclave_whose_clock_goes_astray_follows_the_security_module_s_time() {
+    let mut bench = Bench::new();
+    bench.ahead = Millis(60_000);
+    bench.start(0);
+    let is_right = |bench: &Bench| {
+        let now = SystemClock.now();
+        bench.status(0).is_some_and(|status| status.now.since(now) < Millis(2_000))
+    };
+    bench.until("right", is_right).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
