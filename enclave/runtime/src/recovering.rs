@@ -14,7 +14,7 @@ use casemate_proto::recovery::{
     MAX_SIGNED_CERTIFICATE, RecoveryOffer, SignedCertificate, recovery_scope,
 };
 use casemate_proto::{Hash32, Incarnation, NodeName};
-use casemate_recovery::{MAX_BLOB, RecoverySecretKey, Release, SealedBlob};
+use casemate_recovery::{MAX_BLOB, MAX_RELEASE, RecoverySecretKey, Release, SealedBlob};
 use casemate_replication::StartAt;
 use casemate_replication::join::MAX_TAIL;
 use casemate_signer::{BootSecret, Node, NodeConfig, RecoveryParts};
@@ -130,6 +130,9 @@ impl Recovering {
             }
             RecoveryPiece::End => return Ok(true),
             RecoveryPiece::Release(release) => {
+                if release.len() > MAX_RELEASE {
+                    return Err(format!("a release is larger than {MAX_RELEASE} bytes"));
+                }
                 if given.releases.len() >= MAX_RELEASES {
                     return Err(format!("more than {MAX_RELEASES} releases"));
                 }

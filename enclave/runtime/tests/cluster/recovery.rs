@@ -184,6 +184,12 @@ async fn i7_what_is_handed_over_for_another_boot_or_with_an_older_ledger_begins_
     bench.hand_over(1, &remains, &signed);
     bench.until("refused", |bench| bench.refused(1).is_some()).await;
     assert!(bench.refused(1).unwrap().contains("the snapshot is"), "{:?}", bench.refused(1));
+    // I12: what is no release takes no room
+    let large = RecoveryPiece::Release(vec![0; casemate_recovery::MAX_RELEASE + 1]);
+    bench.nodes[1].known.lock().unwrap().refused = None;
+    bench.nodes[1].ask.as_ref().unwrap().send(ToEnclave::Recover(large)).unwrap();
+    bench.until("refused", |bench| bench.refused(1).is_some()).await;
+    assert!(bench.refused(1).unwrap().contains("a release is larger"), "{:?}", bench.refused(1));
     // the right ones are taken by the same boot afterwards
     remains.taken.snapshot = newest;
     bench.hand_over(1, &remains, &signed);
