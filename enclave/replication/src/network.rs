@@ -388,7 +388,10 @@ impl Client {
     }
 
     /// A promise that another boot says it has given. Nobody else knows a later one of this boot's
-    /// own than itself; and that somebody leads is believed of himself only.
+    /// own than itself; and that somebody leads is believed of himself only. Whom it was given to does
+    /// not matter, a boot that was retired since included: who gave it follows nobody below it, and
+    /// would stay out for ever if no leader heard of it. One that nobody misses deposes nobody for
+    /// long: it does not come to an election (see [`crate::elections`]).
     fn promise(&self, record: VoteRecord) -> Option<Vote> {
         let own = self.peers.log.vote().map_or(0, |vote| vote.leader_id.term);
         (record.boot != self.peers.me && crate::inbound::is_term_plausible(record.term, own))

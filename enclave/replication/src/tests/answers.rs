@@ -241,6 +241,16 @@ async fn a_granted_vote_counts_only_for_what_was_asked() {
 }
 
 #[tokio::test]
+async fn a_leader_goes_past_a_promise_to_a_retired_boot_so_that_who_gave_it_is_led_again() {
+    let desk = desk().await;
+    desk.view.send_modify(|view| view.retired = Arc::new(BTreeSet::from([OTHER])));
+    let higher = Answer::HigherVote(record(TERM + 1, OTHER, false));
+    let (_, answer) = desk.append(append(None, 1), higher).await;
+    let promised = Vote::new(TERM + 1, NodeId(OTHER));
+    assert_eq!(answer, Some(AppendEntriesResponse::HigherVote(promised)));
+}
+
+#[tokio::test]
 async fn a_boot_that_lags_behind_learns_it_from_who_voted_for_it_before() {
     let earlier = record(TERM - 1, ME, false);
     let further = Some(LogPosition::of(&id(90)));
