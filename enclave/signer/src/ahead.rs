@@ -151,6 +151,13 @@ impl Node {
             return;
         };
         let (at, run, burned) = (ahead.index, ahead.run, ahead.is_burned);
+        let goes_on = self.signing.jobs.get(&at).is_some_and(
+            |job| matches!(job.phase, Phase::Running { run: running, .. } if running == run),
+        );
+        if at < index && goes_on {
+            // it is an attempt already, and what else is applied while the others join is no reason
+            return;
+        }
         let is_it = at == index
             && self.signing.jobs.get(&at).is_some_and(|job| job.permit.entry() == ahead.entry);
         let Some(job) = self.signing.jobs.get_mut(&at).filter(|_| is_it) else {

@@ -124,6 +124,21 @@ fn i4_leader_that_applies_first_gives_no_share_before_the_others_roots_are_its_o
 }
 
 #[test]
+fn run_started_ahead_outlives_an_entry_that_is_applied_before_the_others_have_joined() {
+    let mut trio = Trio::led();
+    let entry = trio.entry();
+    let ahead = trio.append(&entry);
+    trio.commit(0, &entry);
+    let next = Entry { at: trio.now, body: EntryBody::Tick };
+    trio.commit(0, &next);
+    trio.deliver(0, 1, &ahead);
+    let (answer, _) = trio.commit(1, &entry);
+    let (share, proposed) = trio.deliver(1, 0, &answer);
+    assert_eq!(runs(&share), 1);
+    assert!(signed(&proposed), "with the first attempt");
+}
+
+#[test]
 fn i8_what_went_ahead_of_an_entry_that_never_commits_is_burned() {
     let mut trio = Trio::led();
     let entry = trio.entry();
