@@ -269,7 +269,11 @@ impl Hands {
                 // one machine's in a history: what two of them say at different times can stay in a
                 // log until the other says so too, and then is the time
                 let place = world.shape.liar % world.names.len();
-                if world.wrong_by[place].unsigned_abs() <= world.shape.delta.0 {
+                let is_right = world.wrong_by[place].unsigned_abs() <= world.shape.delta.0;
+                if is_right && !Self::spare(world, place) {
+                    return Ok(());
+                }
+                if is_right {
                     let far = if world.dice.percent(50) { 8_000 } else { 120_000 };
                     self.skew(world, place, far);
                 } else {

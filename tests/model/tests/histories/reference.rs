@@ -111,6 +111,7 @@ pub struct Released<'a> {
 }
 
 pub struct Reference {
+    nodes: usize,
     threshold: usize,
     genesis: [u8; 32],
     tau: Millis,
@@ -133,8 +134,9 @@ pub struct Reference {
     heads: BTreeMap<BootId, (u64, UnixMillis)>,
     /// Freezes that each enclave was told of, valid ones only.
     told: BTreeMap<BootId, BTreeSet<Hash32>>,
-    /// Since when no majority can have been together, by true time.
-    alone_since: Option<UnixMillis>,
+    /// For each enclave, until when each node can have said something that came to it, directly or
+    /// through others, by true time.
+    spoke: BTreeMap<BootId, BTreeMap<NodeName, UnixMillis>>,
     /// Requests of which a client was told that they will never be signed.
     never: BTreeSet<Ask>,
     /// The entry that each request was first signed for.
@@ -147,6 +149,7 @@ impl Reference {
     pub fn new(state: &State, caps: BTreeMap<KeyName, Cap>) -> Self {
         let manifest = state.manifest();
         Self {
+            nodes: manifest.nodes.len(),
             threshold: usize::try_from(manifest.threshold).unwrap(),
             genesis: *state.genesis().as_bytes(),
             tau: manifest.limits.tau,
@@ -165,7 +168,7 @@ impl Reference {
             made: BTreeMap::new(),
             heads: BTreeMap::new(),
             told: BTreeMap::new(),
-            alone_since: None,
+            spoke: BTreeMap::new(),
             never: BTreeSet::new(),
             signed_for: BTreeMap::new(),
             given_out: BTreeMap::new(),
@@ -222,13 +225,27 @@ impl Reference {
             self.told.entry(boot).or_default().insert(id);
         }
     }
-    /// Whether a majority of the nodes runs and is together, and the true time.
-    pub fn together(&mut self, together: bool, now: UnixMillis) {
-        match (together, self.alone_since) {
-            (true, _) => self.alone_since = None,
-            (false, None) => self.alone_since = Some(now),
-            (false, Some(_)) => {}
+    /// These enclaves, and nobody else, could speak to each other up to now, by true time: what one of
+    /// them had heard the others can have heard too.
+    pub fn together(&mut self, company: &[(NodeName, BootId)], now: UnixMillis) {
+        let mut all: BTreeMap<NodeName, UnixMillis> = BTreeMap::new();
+        for (node, at) in company.iter().filter_map(|(_, boot)| self.spoke.get(boot)).flatten() {
+            let known = all.entry(node.clone()).or_insert(*at);
+            *known = (*known).max(*at);
         }
+        all.extend(company.iter().map(|(node, _)| (node.clone(), now)));
+        for (_, boot) in company {
+            self.spoke.insert(*boot, all.clone());
+        }
+    }
+
+    /// Whether an enclave can have heard from more than half of the nodes, its own included, since an
+    /// entry was stamped: not from all at once, and not from each itself. Whoever has its clock right
+    /// accepts no stamp that is further than this ahead of true time.
+    fn majority_spoke(&self, boot: &BootId, stamped: UnixMillis) -> bool {
+        let since = UnixMillis(stamped.0.saturating_sub(2 * self.delta.0));
+        let spoke = self.spoke.get(boot).into_iter().flatten();
+        spoke.filter(|(_, until)| **until >= since).count() * 2 > self.nodes
     }
 
     /// Whether, `size` entries in, a freeze was in force for sure.
@@ -273,6 +290,12 @@ impl Reference {
             violated!("the ledger's time went back from {time} to {} at {boot}", state.time());
         }
         self.heads.insert(boot, (size, state.time()));
+        if !self.majority_spoke(&boot, entry.at) {
+            violated!(
+                "boot {boot} applied an entry of {} that no majority can have accepted; now {now}",
+                entry.at
+            );
+        }
         if size > self.size() {
             self.first_applied(entry, state, now)?;
         }
@@ -302,14 +325,6 @@ impl Reference {
         let index = self.size();
         let last = self.log.last().map_or(UnixMillis(0), |leaf| leaf.time);
         let time = entry.at.max(last);
-        if let Some(alone) = self.alone_since
-            && entry.at > alone.saturating_add(self.delta).saturating_add(Millis(3_000))
-        {
-            violated!(
-                "an entry of {} was committed, and since {alone} no majority was together; now {now}",
-                entry.at
-            );
-        }
         // a majority accepted it, and no majority has its clocks wrong by more than half of δ
         if entry.at > now.saturating_add(self.delta.saturating_mul(2)) {
             violated!("an entry of {} was committed at {now}", entry.at);

@@ -49,6 +49,9 @@ impl World {
             Phase::Member(member) => self.member(id, member, input)?,
         };
         let ended = matches!(next, Some(Phase::Over));
+        if ended {
+            self.note_company(Some(id));
+        }
         if let Some(enclave) = self.enclaves.get_mut(&id) {
             enclave.phase = next.unwrap_or(phase);
         }
@@ -281,8 +284,7 @@ impl World {
                 if state.size() > before {
                     let (size, now) = (state.size(), self.true_time());
                     self.trace.step(self.now(), "applied", id, size);
-                    let together = self.majority_together(id);
-                    self.reference.together(together, now);
+                    self.note_company(Some(id));
                     let stands = (state, member.node.is_halted());
                     self.reference.applied(self.enclaves[&id].boot, &entry, stands, now)?;
                     let at = entry.at.0.saturating_sub(EPOCH.0);

@@ -10,7 +10,7 @@
 mod members;
 mod outputs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -266,9 +266,6 @@ impl World {
             Due::Dial => {
                 self.at(DIAL_MS, Due::Dial);
                 self.dial().await?;
-                let together = self.majority_together(Eid::MAX);
-                let now = self.true_time();
-                self.reference.together(together, now);
             }
             Due::Deliver { link, from, to, kind, bytes } => {
                 let pair = pair(from, to);
@@ -397,17 +394,17 @@ impl World {
         self.at(when - now, Due::Deliver { link: number, from, to, kind, bytes });
     }
 
-    /// Whether more than half of the nodes have an enclave of this cluster that runs, and those are
-    /// not cut from each other. Retired boots may count: it is never stricter than the truth. The
-    /// enclave that is at work just now is one that runs; and a paused one may have said its part before.
-    fn majority_together(&self, at_work: Eid) -> bool {
-        let runs = |e: &&Enclave| e.is_member() || e.id == at_work;
-        let mut sides: BTreeMap<u8, BTreeSet<usize>> = BTreeMap::new();
-        for enclave in self.enclaves.values().filter(runs) {
+    /// Tells the reference model who could speak to whom until now: to be called before that changes,
+    /// and before it is asked. Retired boots and paused ones count as if they spoke: it is never
+    /// stricter than the truth. The enclave that is at work just now is one that runs.
+    fn note_company(&mut self, at_work: Option<Eid>) {
+        let now = self.true_time();
+        let mut sides: BTreeMap<u8, Vec<(NodeName, BootId)>> = BTreeMap::new();
+        for enclave in self.enclaves.values().filter(|e| e.is_member() || Some(e.id) == at_work) {
             let side = self.side.get(&enclave.id).copied().unwrap_or(0);
-            sides.entry(side).or_default().insert(enclave.place);
+            sides.entry(side).or_default().push((enclave.name.clone(), enclave.boot));
         }
-        sides.values().any(|places| places.len() * 2 > self.names.len())
+        sides.values().for_each(|company| self.reference.together(company, now));
     }
 
     // who stands where
@@ -424,14 +421,22 @@ impl World {
         (0..self.names.len()).filter_map(|at| self.speaker(at)).map(|e| e.id).collect()
     }
 
-    /// Whether every node has an enclave that runs, votes and holds its share of every key.
+    /// Whether every node has an enclave that runs, votes, keeps up, holds its share of every key, and
+    /// has the time within δ.
     pub fn all_sound(&self) -> bool {
         let speakers = self.speakers();
+        let newest = self.enclaves.values().filter_map(Enclave::state).map(|s| s.size()).max();
         let sound = |id: &Eid| {
             let enclave = &self.enclaves[id];
             let Some(member) = enclave.member() else { return false };
             let (live, held) = member.node.keys();
-            !enclave.paused && live == held && member.replication.status().is_voter
+            let keeps_up = Some(member.node.state().size() + 8) >= newest;
+            let wrong = self.wrong_by[enclave.place].unsigned_abs();
+            !enclave.paused
+                && live == held
+                && keeps_up
+                && wrong <= self.shape.delta.0
+                && member.replication.status().is_voter
         };
         speakers.len() == self.names.len() && speakers.iter().all(sound)
     }
@@ -475,6 +480,7 @@ impl World {
 
     /// Ends an enclave: its memory is gone. With `told`, its peers' connections end at once.
     pub fn kill(&mut self, id: Eid, told: bool) {
+        self.note_company(None);
         let Some(enclave) = self.enclaves.get_mut(&id) else { return };
         enclave.phase = Phase::Over;
         enclave.held.clear();
@@ -522,6 +528,7 @@ impl World {
     /// Cuts the cluster in two: everybody on `with` is on side 1. Links across end at once or fall
     /// silent.
     pub fn partition(&mut self, with: &[Eid], told: bool) {
+        self.note_company(None);
         self.side = with.iter().map(|id| (*id, 1)).collect();
         self.trace.note(self.now(), format_args!("partition {with:?} told {told}"));
         let across: Vec<(Eid, Eid)> =
@@ -538,6 +545,7 @@ impl World {
     }
 
     pub fn heal(&mut self) {
+        self.note_company(None);
         self.trace.note(self.now(), format_args!("heal"));
         // frames were lost on them
         let across: Vec<(Eid, Eid)> =
