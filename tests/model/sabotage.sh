@@ -1,59 +1,85 @@
 #!/usr/bin/env bash
-# Shows that the simulation can fail: builds it with each planted bug and counts the histories that it
-# takes to be caught. Prints the table of docs/SIMULATION.md.
+# Shows that the simulation and the tests can fail: plants bugs in the product, and says what notices each.
+# Prints the table of docs/SIMULATION.md.
 #
 #   tests/model/sabotage.sh             all of them
 #   tests/model/sabotage.sh NAME...     these
 #
-# A planted bug is a `cfg!(casemate_sabotage = "name")` in the code of the product, never a feature. It is
-# compiled in a copy of the sources and a target folder of its own, so that nothing with a bug in it can
-# be mistaken for what is released; the dependencies there are built once for all of them.
+# A planted bug is a `sabotaged!("name")` in the code of the product (shared/proto/src/sabotage.rs), never
+# a feature. They are compiled once, all of them, into a target folder of their own, so that nothing with a
+# bug in it can be mistaken for what is released; which is awake is said when the program is run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly MOST=${CASEMATE_SABOTAGE_HISTORIES:-2000}
-folder=$(realpath -m "${CARGO_TARGET_DIR:-target}")/sabotage
-tree=$folder/tree
-mkdir -p "$tree"
-git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$tree"
-cd "$tree"
-export CARGO_TARGET_DIR=$folder/build
-export RUSTC_WORKSPACE_WRAPPER=$tree/tests/model/sabotage-rustc.sh
+readonly MOST=${CASEMATE_SABOTAGE_HISTORIES:-200}
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")/sabotage
+export CARGO_TARGET_DIR
+export RUSTC_WORKSPACE_WRAPPER=$PWD/tests/model/sabotage-rustc.sh
+out=$CARGO_TARGET_DIR/out
+mkdir -p "$out"
+
+# What lies outside the simulation is noticed by a test of its crate: crate, test program, test.
+declare -rA BY_TEST=(
+    [triple_outside_its_set]="casemate-threshold pitfalls pitfall_0_triples_of_another_set_are_refused"
+    [triple_used_again]="casemate-threshold pitfalls pitfall_3_a_taken_pair_is_gone_and_never_comes_back"
+    [runs_named_by_index]="casemate-ledger permits i8_attempt_numbers_are_used_once_and_give_different_runs"
+    [echo_dropped]="casemate-replication genesis a_genesis_does_not_stand_while_one_boot_has_not_echoed"
+    [snapshot_of_one_believed]="casemate-replication join i6_fewer_than_t_nodes_are_not_believed"
+    [older_ledger_recovered]="casemate-ledger recovery i6_older_snapshot_than_the_ledger_is_refused_and_a_newer_ledger_too"
+    [certificate_accepted_twice]="casemate-ledger recovery i7_replayed_certificate_is_refused"
+    [fenced_boot_permitted]="casemate-ledger permits i6_retired_boot_gets_no_attempt_and_is_no_participant"
+)
 
 planted() {
-    grep -rlE "casemate_sabotage = \"${1:-[a-z_]+}\"" --include='*.rs' shared enclave
+    grep -rhoE 'sabotaged!\("[a-z_]+"\)' --include='*.rs' shared enclave | sed -E 's/.*"(.*)".*/\1/' | sort -u
 }
 
-# The program with this bug, or with none. What held another bug before is compiled again.
+# One build for all, so that cargo resolves the same features for each. The programs go into `programs`.
+declare -A programs
 build() {
-    planted | xargs touch
-    CASEMATE_SABOTAGE=$1 cargo test --quiet --locked -p casemate-model --test histories --no-run \
-        --message-format=json 2>"$folder/errors.txt" |
-        sed -nE 's/.*"executable":"([^"]*histories-[^"]*)".*/\1/p' | tail -n 1 | grep . || {
-        cat "$folder/errors.txt" >&2
-        return 1
-    }
+    local built path suite
+    built=$(cargo test --release --locked --no-run --message-format=json \
+        -p casemate-model -p casemate-threshold -p casemate-replication -p casemate-ledger \
+        --test histories --test pitfalls --test genesis --test join --test recovery --test permits)
+    while read -r path; do
+        suite=${path##*/}
+        programs[${suite%-*}]=$path
+    done < <(sed -nE 's/.*"executable":"([^"]+)".*/\1/p' <<<"$built")
 }
 
 names=("$@")
 if ((${#names[@]} == 0)); then
-    mapfile -t names < <(grep -rhoE 'casemate_sabotage = "[a-z_]+"' --include='*.rs' shared enclave |
-        sed -E 's/.*"(.*)"/\1/' | sort -u)
+    mapfile -t names < <(planted)
 fi
+for name in "${names[@]}"; do
+    planted | grep -qx "$name" || { echo "no such bug: $name"; exit 2; }
+done
 
-missed=0
-program=$(build "")
-"$program" --histories 100 >"$folder/none.txt" || {
-    echo "without any planted bug something is caught: see $folder/none.txt"
+build
+program=${programs[histories]}
+grep -q 'casemate-marker:sabotage' "$program" || { echo "the program does not carry its marker"; exit 1; }
+"$program" --histories 100 >"$out/none.txt" || {
+    echo "with no bug awake something is caught: see $out/none.txt"
     exit 1
 }
-echo '| planted bug | caught after | as |'
+missed=0
+echo '| planted bug | noticed after | as |'
 echo '|---|--:|---|'
 for name in "${names[@]}"; do
-    planted "$name" >/dev/null || { echo "no such bug: $name"; exit 2; }
-    program=$(build "$name")
-    "$program" --histories "$MOST" >"$folder/$name.txt" || true
-    caught=$(sed -nE 's/^seed [0-9]+ FAILED after ([0-9]+) histories: (.*)$/\1 | \2/p' "$folder/$name.txt" | head -n 1)
+    if [[ -n ${BY_TEST[$name]:-} ]]; then
+        read -r crate suite test <<<"${BY_TEST[$name]}"
+        suite_program=${programs[$suite]}
+        "$suite_program" --exact "$test" | grep -q '1 passed' || { echo "$test does not pass by itself"; exit 1; }
+        if CASEMATE_SABOTAGE=$name "$suite_program" --exact "$test" >"$out/$name.txt" 2>&1; then
+            missed=$((missed + 1))
+            echo "| \`$name\` | not by its test | \`$test\` |"
+        else
+            echo "| \`$name\` | its test | \`$crate\`: \`$test\` |"
+        fi
+        continue
+    fi
+    CASEMATE_SABOTAGE=$name "$program" --histories "$MOST" >"$out/$name.txt" || true
+    caught=$(sed -nE 's/^seed [0-9]+ FAILED after ([0-9]+) histories: (.*)$/\1 | \2/p' "$out/$name.txt" | head -n 1)
     if [[ -z $caught ]]; then
         caught="not in $MOST | "
         missed=$((missed + 1))

@@ -489,7 +489,11 @@ impl GenesisRun {
 
     fn complete(&mut self) -> Vec<Outgoing> {
         let have = self.echoed.as_ref().map_or(0, |echoed| echoed.echoes.len());
-        if self.stands || have < self.manifest.nodes.len() {
+        let need = match casemate_proto::sabotaged!("echo_dropped") {
+            true => 1,
+            false => self.manifest.nodes.len(),
+        };
+        if self.stands || have < need {
             return Vec::new();
         }
         self.stands = true;

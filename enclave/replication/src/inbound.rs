@@ -244,7 +244,7 @@ impl Core {
         };
         let commit = append.commit.max(pairs::committed_by(&self.log, &self.me, &append));
         let commit = commit.map(|at| at.id());
-        let commit = if cfg!(casemate_sabotage = "applied_before_commit") {
+        let commit = if casemate_proto::sabotaged!("applied_before_commit") {
             ids.last().copied()
         } else {
             commit

@@ -454,7 +454,11 @@ impl JoinRun {
         if self.download.is_some() || self.joined.is_some() {
             return None;
         }
-        let (_, nodes) = self.agreed().filter(|(_, nodes)| nodes.len() >= self.threshold)?;
+        let need = match casemate_proto::sabotaged!("snapshot_of_one_believed") {
+            true => 1,
+            false => self.threshold,
+        };
+        let (_, nodes) = self.agreed().filter(|(_, nodes)| nodes.len() >= need)?;
         let from = nodes
             .into_iter()
             .filter(|node| self.linked.contains_key(*node))

@@ -391,7 +391,7 @@ impl Node {
                 role,
                 now,
                 |node, claim| {
-                    if cfg!(casemate_sabotage = "old_shares_deleted_early") {
+                    if casemate_proto::sabotaged!("old_shares_deleted_early") {
                         let share = node.keygen.live.remove(&old);
                         return task.run(scheme, claim, share.as_ref(), node.entropy.as_mut());
                     }

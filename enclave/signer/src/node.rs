@@ -441,10 +441,10 @@ impl Node {
                     self.key_live(&name, &transcript, live, now);
                 }
             }
-            Effect::Frozen { .. } if cfg!(casemate_sabotage = "freeze_ignored") => {}
+            Effect::Frozen { .. } if casemate_proto::sabotaged!("freeze_ignored") => {}
             Effect::Frozen { .. } => self.burn_signing(now),
             Effect::BootRetired { boot, .. }
-                if boot == self.boot_id && !cfg!(casemate_sabotage = "fence_skipped") =>
+                if boot == self.boot_id && !casemate_proto::sabotaged!("fence_skipped") =>
             {
                 self.halt(HaltReason::Retired);
             }
@@ -585,7 +585,7 @@ impl Node {
     /// Whether anything says stop: a freeze in force, or one that was received and is not yet
     /// committed.
     pub(crate) fn is_frozen(&self) -> bool {
-        !cfg!(casemate_sabotage = "freeze_ignored")
+        !casemate_proto::sabotaged!("freeze_ignored")
             && (self.state.is_frozen() || !self.early_freezes.is_empty())
     }
 

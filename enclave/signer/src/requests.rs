@@ -403,7 +403,7 @@ impl Node {
     /// it first may be cut off, so every node proposes it that does not see it applied in time.
     pub(crate) fn obey_freeze(&mut self, signed: &SignedStatement, now: UnixMillis) {
         let id = signed.id();
-        if cfg!(casemate_sabotage = "freeze_waits_for_commit")
+        if casemate_proto::sabotaged!("freeze_waits_for_commit")
             || !matches!(signed.statement, FreezerStatement::Freeze { .. })
             || self.early_freezes.contains_key(&id)
             || self.early_freezes.len() >= self.state.manifest().freezers.len().saturating_mul(4)

@@ -162,7 +162,7 @@ impl State {
         let previous_root = self.root();
         let before = matches!(entry.body, EntryBody::Recover { .. })
             .then(|| Self::snapshot_hash(&self.to_snapshot()));
-        let time = if cfg!(casemate_sabotage = "time_goes_back") { entry.at } else { self.time };
+        let time = if casemate_proto::sabotaged!("time_goes_back") { entry.at } else { self.time };
         let now = entry.at.max(time);
         self.time = now;
         let mut step =

@@ -16,7 +16,7 @@ pub const MAX_FREEZES: usize = 4;
 
 /// The dead man's switch: freezes if no freezer was heard for the time that the manifest sets.
 pub(crate) fn dead_man(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
-    if cfg!(casemate_sabotage = "dead_man_asleep") {
+    if casemate_proto::sabotaged!("dead_man_asleep") {
         return;
     }
     let Some(patience) = state.manifest.limits.dead_man else { return };

@@ -247,7 +247,7 @@ fn attached_policy(
 }
 
 fn set_policy(state: &mut State, policy: Policy, hash: Hash32, effects: &mut Vec<Effect>) {
-    if cfg!(casemate_sabotage = "charges_reset_by_policy") {
+    if casemate_proto::sabotaged!("charges_reset_by_policy") {
         state.charges = casemate_policy::ChargeBook::new(state.window_slack());
     }
     state.policy = Some(InForce { policy, hash });

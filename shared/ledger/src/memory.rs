@@ -73,7 +73,7 @@ pub(crate) fn forget(state: &mut State, key: RequestKey, now: UnixMillis) {
 pub(crate) fn remember(state: &mut State, key: RequestKey, request: RequestState) {
     let is_pending = matches!(request.status, RequestStatus::Pending(_));
     let forget_at =
-        if cfg!(casemate_sabotage = "ids_forgotten") { UnixMillis(0) } else { request.forget_at };
+        if casemate_proto::sabotaged!("ids_forgotten") { UnixMillis(0) } else { request.forget_at };
     let former = state.requests.insert(key, request);
     let was_pending =
         former.as_ref().is_some_and(|f| matches!(f.status, RequestStatus::Pending(_)));

@@ -69,6 +69,9 @@ impl RunBinding {
     /// One hash over all of it.
     #[must_use]
     pub fn hash(&self) -> Hash32 {
+        if casemate_proto::sabotaged!("runs_named_by_index") {
+            return tagged_hash("casemate/run/v1", &[&self.index.to_be_bytes()]);
+        }
         let participants: Vec<u8> = self
             .participants
             .iter()
@@ -254,7 +257,7 @@ impl Permit {
         number: u8,
         now: UnixMillis,
     ) -> Result<Attempt, PermitError> {
-        if state.is_frozen() && !cfg!(casemate_sabotage = "freeze_ignored") {
+        if state.is_frozen() && !casemate_proto::sabotaged!("freeze_ignored") {
             return Err(PermitError::Frozen);
         }
         if now > self.release_by {
@@ -333,7 +336,8 @@ pub fn current_participants(
         .map(|name| state.current_boot(name).map(|boot| (name.clone(), boot)))
         .collect();
     let current = current.ok_or_else(|| wrong.clone())?;
-    if current.iter().any(|(_, boot)| boot == me) {
+    let takes_part = current.iter().any(|(_, boot)| boot == me);
+    if takes_part || casemate_proto::sabotaged!("fenced_boot_permitted") {
         Ok(current)
     } else if state.is_current(me) {
         Err(wrong)

@@ -66,10 +66,12 @@ fn check(
     }
     let certificate = granted.certificate();
     let RecoveryCertificate { former, ledger, policy, images, revoked, .. } = certificate;
-    if *former != state.incarnation {
+    let again = casemate_proto::sabotaged!("certificate_accepted_twice");
+    let older = again || casemate_proto::sabotaged!("older_ledger_recovered");
+    if *former != state.incarnation && !again {
         return Err(format!("it takes up incarnation {former}, and this is {}", state.incarnation));
     }
-    if (ledger.size, ledger.root, ledger.state) != (state.size(), state.root(), before) {
+    if (ledger.size, ledger.root, ledger.state) != (state.size(), state.root(), before) && !older {
         return Err(format!(
             "it takes up another ledger: {} entries with root {}, and here are {} with {}",
             ledger.size,
@@ -91,7 +93,7 @@ fn check(
             Err(format!("the boot of node `{}`: {reason}", record.node))
         };
         let id = record.id();
-        if state.retired_boots.contains(&id) || state.is_current(&id) {
+        if (state.retired_boots.contains(&id) || state.is_current(&id)) && !again {
             return wrong(&"it was a boot of this cluster before");
         }
         if record.apply_version < state.version {

@@ -144,8 +144,8 @@ impl State {
     /// the ledger's time is past this may anybody be told for good that an allowed request was
     /// never signed: a client that believes it pays again.
     #[must_use]
-    pub const fn record_by(&self, allowed: &AllowedRequest) -> UnixMillis {
-        if cfg!(casemate_sabotage = "expired_told_early") {
+    pub fn record_by(&self, allowed: &AllowedRequest) -> UnixMillis {
+        if casemate_proto::sabotaged!("expired_told_early") {
             return allowed.release_by;
         }
         allowed.release_by.saturating_add(self.slack())
@@ -188,7 +188,7 @@ pub(crate) fn apply_request(
     };
     let credential = authentic.credential();
     let key = (credential, authentic.request.request_id);
-    if state.requests.contains_key(&key) && !cfg!(casemate_sabotage = "ids_not_looked_up") {
+    if state.requests.contains_key(&key) && !casemate_proto::sabotaged!("ids_not_looked_up") {
         let until = replayable_until(state, stamp, step.now);
         return apply_again(state, key, until, &authentic, step);
     }
@@ -431,12 +431,12 @@ fn allow(
         return Err(Denial::new(DenialCode::KeyNotLive, "the key is not live"));
     };
     let tau = state.manifest.limits.tau;
-    let late = if cfg!(casemate_sabotage = "released_late") { 4 } else { 1 };
+    let late = if casemate_proto::sabotaged!("released_late") { 4 } else { 1 };
     let release_by = step.now.saturating_add(tau.saturating_mul(late));
     let grant = allowance.grant().clone();
     step.counters.extend(crate::verdict::counters_of(&allowance));
     let charges: &[_] =
-        if cfg!(casemate_sabotage = "nothing_charged") { &[] } else { allowance.charges() };
+        if casemate_proto::sabotaged!("nothing_charged") { &[] } else { allowance.charges() };
     state.charges.record(charges).map_err(|error| {
         Denial::new(DenialCode::TableFull, format_args!("the charge cannot be recorded: {error}"))
     })?;
@@ -554,7 +554,7 @@ fn hold(
 /// A denial is remembered for as long as its stamp could be replayed, so that a host cannot turn
 /// it into a signature once a limit has room again.
 fn deny(state: &mut State, asked: &Asked<'_>, denial: Denial, step: &Step) -> Verdict {
-    if cfg!(casemate_sabotage = "denials_forgotten") {
+    if casemate_proto::sabotaged!("denials_forgotten") {
         return Verdict::Denied(denial);
     }
     remember(

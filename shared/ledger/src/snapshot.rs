@@ -146,7 +146,7 @@ impl State {
         {
             return Err(wrong(&"its newest root is not its tree's"));
         }
-        let requests = match cfg!(casemate_sabotage = "ids_forgotten_by_restart") {
+        let requests = match casemate_proto::sabotaged!("ids_forgotten_by_restart") {
             true => BTreeMap::new(),
             false => wire.requests,
         };

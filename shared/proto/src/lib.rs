@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod path;
 pub mod recovery;
 pub mod request;
+mod sabotage;
 pub mod stamp;
 pub mod time;
 pub mod webauthn;

@@ -299,7 +299,7 @@ impl Stamp {
             &self.nonce,
             body,
         );
-        if !cfg!(casemate_sabotage = "stamps_not_checked") {
+        if !crate::sabotaged!("stamps_not_checked") {
             key.verify(&preimage, &self.signature)?;
         }
         Ok(VerifiedStamp {

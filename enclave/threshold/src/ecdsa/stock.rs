@@ -56,7 +56,8 @@ impl TripleStock {
             return Err(StockError::Full { pairs: self.pairs });
         }
         let id = pair.id;
-        if self.used.contains(&id) || self.sets.values().any(|set| set.contains_key(&id)) {
+        let was_used = self.used.contains(&id) && !casemate_proto::sabotaged!("triple_used_again");
+        if was_used || self.sets.values().any(|set| set.contains_key(&id)) {
             return Err(StockError::Known(id));
         }
         self.sets.entry(pair.set.clone()).or_default().insert(id, pair);
