@@ -193,10 +193,15 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
     }
     // what was charged is out of the window, and whom a node did not hear is asked again
     let window = world.shape.terms[0].window.0 + world.shape.tau.0 + 2 * world.shape.delta.0;
-    let quiet = world.now() + (window + 1_000).max(SUSPICION_MS);
+    let lasts = (window + 1_000).max(SUSPICION_MS);
+    let (mut requests, mut quiet) = (world.reference.requests(), world.now() + lasts);
     while world.now() < quiet {
         hands.routine(world);
         world.pass(STEP_MS).await?;
+        // some were on their way still
+        if world.reference.requests() > requests {
+            (requests, quiet) = (world.reference.requests(), world.now() + lasts);
+        }
     }
     let speakers = world.speakers();
     let at = *world.dice.pick(&speakers);

@@ -181,6 +181,10 @@ impl Reference {
     pub fn size(&self) -> u64 {
         self.log.len() as u64
     }
+    /// How many entries ask for a signature.
+    pub fn requests(&self) -> usize {
+        self.log.iter().filter(|leaf| leaf.request.is_some()).count()
+    }
     pub fn key(&self, name: &KeyName) -> Option<&(Scheme, Vec<u8>)> {
         self.keys.get(name)
     }
