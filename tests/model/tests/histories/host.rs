@@ -126,6 +126,7 @@ impl Hands {
     fn spare(world: &World, place: usize) -> bool {
         world.shape.merciless
             || (world.all_sound()
+                && !world.starts_elsewhere(place)
                 && world
                     .enclaves
                     .values()

@@ -474,6 +474,11 @@ impl World {
         });
     }
 
+    /// Whether an enclave is about to start for another node, whose former one may be there still.
+    pub fn starts_elsewhere(&self, than: usize) -> bool {
+        self.due.values().any(|due| matches!(due, Due::Start { place } if *place != than))
+    }
+
     pub fn start_in(&mut self, place: usize, after: u64) {
         self.at(after, Due::Start { place });
     }
