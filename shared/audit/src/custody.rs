@@ -26,6 +26,14 @@ pub enum Boundary {
     },
     /// A simulated security module: separate processes, no hardware.
     Simulated,
+    /// An enclave image under a simulated security module, whose document was verified under the simulated
+    /// root: what runs is known if that root is believed, and no hardware keeps anybody out.
+    SimulatedImage {
+        /// PCR0 as hex: the image that the document names.
+        pcr0: String,
+        /// When the document was made.
+        at: UnixMillisText,
+    },
     /// A part of one process that holds other shares too.
     OneProcess,
     /// An enclave by the manifest's word; its attestation was not verified for this report.
@@ -239,7 +247,7 @@ fn hardware(nodes: &[NodeCustody]) -> &'static str {
         "every share in an attested enclave"
     } else if all(|b| *b == Boundary::OneProcess) {
         "one process, no hardware"
-    } else if all(|b| *b == Boundary::Simulated) {
+    } else if all(|b| matches!(b, Boundary::Simulated | Boundary::SimulatedImage { .. })) {
         "simulated security modules, no hardware"
     } else if all(|b| *b == Boundary::Unverified) {
         "attestation not verified for this report"
@@ -295,6 +303,11 @@ fn describe(node: &NodeCustody) -> String {
         Boundary::Simulated => {
             format!("{name}: a simulated module; whoever runs its machine can read the share")
         }
+        Boundary::SimulatedImage { pcr0, at } => format!(
+            "{name}: an image under a simulated module, attested {}, PCR0 {pcr0}; whoever runs its machine \
+             can read the share",
+            at.0
+        ),
         Boundary::OneProcess => {
             format!("{name}: in one process with others; whoever runs it can read the share")
         }
