@@ -28,6 +28,9 @@ use super::{DevError, Home, Part, Plan, PlannedNode, machine};
 const DEVICE_WITHIN: Duration = Duration::from_secs(20);
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Most bytes on their way from a guest. A guest sends no larger packet; one of more than 32 KiB comes from
+/// newer kernels in several pieces, which this device loses.
+const TX_BUFFER: u32 = 16 * 1_024;
 /// The first of the guests' vsock numbers: the lower ones have a meaning.
 const FIRST_CID: u32 = 4;
 
@@ -128,7 +131,7 @@ pub fn run(home: &Home, plan: &Plan, guests: &Guests, node: &PlannedNode) -> Res
 
     let cid = FIRST_CID.saturating_add(node.number);
     let vm = [
-        format!("guest-cid={cid},uds-path=").into(),
+        format!("guest-cid={cid},tx-buffer-size={TX_BUFFER},uds-path=").into(),
         door.clone().into_os_string(),
         ",socket=".into(),
         device.clone().into_os_string(),
