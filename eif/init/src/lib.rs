@@ -58,6 +58,15 @@ pub enum InitError {
         /// The system's answer.
         error: io::Error,
     },
+    /// There are no measured settings at all.
+    #[error(
+        "`{path}` is not there: the second ramdisk was not unpacked, as happens where the enclave has \
+         too little memory"
+    )]
+    NoSettings {
+        /// The first of them.
+        path: &'static str,
+    },
     /// A measured file is longer than it can be.
     #[error("`{path}` has more than {limit} bytes")]
     TooLong {

@@ -484,6 +484,22 @@ mod tests {
     }
 
     #[test]
+    fn images_under_a_simulated_module_are_named_and_never_apart() {
+        let image = Boundary::SimulatedImage {
+            pcr0: "ab".repeat(48),
+            at: UnixMillisText(UnixMillis(1_795_165_200_000)),
+        };
+        let report = CustodyReport::new(&evidence([image.clone(), image, Boundary::Simulated]));
+        assert!(!report.is_split());
+        assert_eq!(report.hardware(), "simulated security modules, no hardware");
+        let text = report.to_string();
+        assert!(text.contains("3 of 3 shares are not shown to be apart"), "{text}");
+        assert_eq!(text.matches(&"ab".repeat(48)).count(), 2, "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["nodes"][0]["boundary"], "simulated_image");
+    }
+
+    #[test]
     fn what_is_not_attested_counts_as_one_holder() {
         for (boundaries, split) in [
             ([attested(None), attested(None), Boundary::Unverified], true),

@@ -43,7 +43,7 @@ enum Command {
     Images(ImagesArgs),
     /// Boot images that must not become a cluster, and see that each refuses.
     ///
-    /// Exits with 0 when the console of every enclave has a line with these words, and no cluster was born.
+    /// Exits with 0 when the enclaves' consoles have a line with these words, and no cluster was born.
     Refusal(RefusalArgs),
     /// Make a simulated root, for images to be built under that run in emulated machines.
     Root(RootArgs),
@@ -154,6 +154,10 @@ struct RefusalArgs {
     /// What the enclaves are to say.
     #[arg(long, value_name = "WORDS")]
     says: String,
+    /// On how many consoles of three. A node that dials no other sees nobody's document: those that dial it
+    /// refuse its own first.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    consoles: u8,
 }
 
 #[derive(Args)]
@@ -335,7 +339,8 @@ fn command(command: Command) -> Result<bool, DemoError> {
         Command::Images(args) => return images(&args),
         Command::Refusal(args) => {
             let guests = Guests { claims_nitro: args.claims_nitro, ..given(&args.guests)? };
-            run_refusal(guests, Program::current()?, &args.dir, &args.says, &mut terminal)?;
+            let wanted = (args.says.as_str(), usize::from(args.consoles));
+            run_refusal(guests, Program::current()?, &args.dir, wanted, &mut terminal)?;
         }
         Command::Root(args) => machine::make_root(&args.out)?,
         Command::Enclave(args) => enclave::run(&args.dir, &args.node, args.while_stdin)?,
