@@ -8,7 +8,8 @@
 # build are fixed. What is fetched and built is kept in $XDG_CACHE_HOME/casemate-kernel under a hash
 # of everything that goes in, and is never committed.
 #
-# Needs curl, dpkg-deb, tar, xz, make, gcc, binutils, flex, bison, bc, perl; about 2 GB of disk.
+# Needs curl, dpkg-deb, tar, xz, make, gcc, binutils, flex, bison, bc, perl, and the headers of
+# libelf (libelf-dev); about 2 GB of disk, and some minutes.
 set -euo pipefail
 
 readonly SERIES=6.12
@@ -30,6 +31,8 @@ fail() {
 for tool in curl dpkg-deb tar xz make gcc ld flex bison bc perl; do
     command -v "$tool" >/dev/null || fail "\`$tool\` is needed and not there"
 done
+
+echo '#include <gelf.h>' | gcc -E - >/dev/null 2>&1 || fail "the headers of libelf are needed and not there (libelf-dev)"
 
 export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=0
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_VERSION=1

@@ -11,6 +11,8 @@ pub const HWRNG: &str = "nsm-hwrng";
 /// The counters that a Nitro enclave has: the hypervisor's clock, or the processor's counter, which the
 /// hypervisor scales. The parent instance sets neither.
 pub const CLOCK_SOURCES: [&str; 2] = ["kvm-clock", "tsc"];
+/// The processor's counter while the kernel has not settled on it yet.
+pub const UNSETTLED_CLOCK_SOURCE: &str = "tsc-early";
 /// How far the clock may be from the attested time: a machine without the hypervisor's clock starts
 /// from a battery clock, which counts seconds.
 pub const CLOCK_TOLERANCE_MS: u64 = 2_000;

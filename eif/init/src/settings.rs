@@ -26,6 +26,9 @@ impl Settings {
     pub fn read(root: impl AsRef<Path>) -> Result<Self, InitError> {
         let root = root.as_ref();
         let most = u64::try_from(MAX_SETTING).unwrap_or_default();
+        if !root.join(MODE_PATH.trim_start_matches('/')).exists() {
+            return Err(InitError::NoSettings { path: MODE_PATH });
+        }
         let mode = Mode::from_file(&read(root, MODE_PATH, most)?)?;
         let parent_cid = ParentCid::from_file(&read(root, PARENT_CID_PATH, most)?)?;
         if read(root, TRUST_ROOT_PATH, MAX_TRUST_ROOT)?.is_empty() {
@@ -92,6 +95,14 @@ mod tests {
         let long = refused(b"nitro\n", &[b'3'; 17], b"-");
         assert_eq!(long, "`/etc/casemate/parent-cid` has more than 16 bytes");
         assert!(refused(b"nitro\n", b"3\n", &[b'-'; 16_385]).contains("more than 16384 bytes"));
+    }
+
+    #[test]
+    fn image_without_its_second_ramdisk_ends_the_boot_with_the_likely_reason() {
+        let empty = TempDir::new().unwrap();
+        let error = Settings::read(empty.path()).unwrap_err().to_string();
+        assert!(error.starts_with("`/etc/casemate/mode` is not there"), "{error}");
+        assert!(error.ends_with("too little memory"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use casemate_image::{SIGNER_ID, SIGNER_PATH};
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use rustix::process::{Resource, Rlimit, WaitOptions, setrlimit, wait};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::system::{RebootCommand, reboot};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_no_new_privs};
+use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::InitError;
 
@@ -124,6 +126,17 @@ pub fn wait_for_pool() -> Result<(), InitError> {
             Err(error) => return Err(InitError::Pool(error.into())),
         }
     }
+}
+
+/// Sets the clock, to milliseconds since 1970.
+///
+/// # Errors
+/// If it cannot be set.
+pub fn set_clock(ms: u64) -> Result<(), InitError> {
+    let time = Duration::from_millis(ms);
+    let time = Timespec::try_from(time)
+        .map_err(|_| InitError::SetClock(io::ErrorKind::InvalidInput.into()))?;
+    clock_settime(ClockId::Realtime, time).map_err(|error| InitError::SetClock(error.into()))
 }
 
 /// Makes the security module the signer's, who is not root.

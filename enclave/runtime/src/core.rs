@@ -13,7 +13,7 @@ use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{
     Answer, Configuration, FromEnclave, Query, RecoveryPiece, Submission, Ticket, ToEnclave,
 };
-use casemate_proto::manifest::{Manifest, Measurement};
+use casemate_proto::manifest::{Hardware, Manifest, Measurement};
 use casemate_proto::{BootId, Hash32, Incarnation, Millis, NodeName};
 use casemate_replication::Timing;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +26,7 @@ use crate::joining::Joining;
 use crate::links::{FromLink, Link, LinkPolicy};
 use crate::member::{FromMember, Member, is_urgent};
 use crate::outbox::Outbox;
-use crate::platform::Platform;
+use crate::platform::{Platform, Trust};
 use crate::recovering::Recovering;
 
 /// When somebody is told to come back who cannot be served now.
@@ -38,8 +38,10 @@ const MAX_URGENT: usize = 256;
 
 /// How often a boot says on a link that it is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
-/// How long a peer may say nothing on a link that is up before it counts as gone.
+/// How long a peer may say nothing on a link that is up before it counts as gone: this, or so many of
+/// replication's heartbeats where nodes are far apart.
 const SILENT: Duration = Duration::from_secs(5);
+const SILENT_HEARTBEATS: u64 = 4;
 
 /// Where this boot stands.
 enum Phase {
@@ -168,7 +170,9 @@ impl Links {
     }
     /// Says on every link that this boot is there, once a second, and gives up those that say
     /// nothing: a peer that is paused counts as gone, and is dialled again. Those given up.
-    fn keep_alive(&mut self) -> Vec<u64> {
+    fn keep_alive(&mut self, raft: Timing) -> Vec<u64> {
+        let heartbeats = raft.heartbeat.saturating_mul(SILENT_HEARTBEATS);
+        let patience = SILENT.max(Duration::from_millis(heartbeats.0));
         let now = Instant::now();
         if self.said_alive.is_none_or(|at| now.duration_since(at) >= ALIVE_EVERY) {
             self.said_alive = Some(now);
@@ -176,7 +180,7 @@ impl Links {
                 link.send(envelope::seal(Kind::Alive, &[]));
             }
         }
-        let silent = self.links.values().filter(|link| now.duration_since(link.heard) > SILENT);
+        let silent = self.links.values().filter(|link| now.duration_since(link.heard) > patience);
         silent.map(|link| link.number).collect()
     }
     /// Sends to a boot under a scope, if its link is up and keeps up.
@@ -437,6 +441,7 @@ impl Core {
         )
         .map_err(|error| format!("manifest: {error}"))?;
         manifest.check().map_err(|error| error.to_string())?;
+        check_trust(&manifest, &self.common.platform.trust)?;
         if manifest.node(&configuration.node).is_none() {
             return Err(format!("the manifest has no node `{}`", configuration.node));
         }
@@ -446,6 +451,7 @@ impl Core {
         }
         if let Some(ms) = configuration.round_trip_ms {
             self.common.raft = Timing::for_round_trip(Millis(ms));
+            node = node.for_round_trip(Millis(ms));
         }
         self.phase = match &configuration.genesis {
             None if configuration.recovers => {
@@ -611,7 +617,7 @@ impl Core {
     }
 
     async fn tick(&mut self) -> Result<(), String> {
-        for silent in self.common.links.keep_alive() {
+        for silent in self.common.links.keep_alive(self.common.raft) {
             tracing::info!(link = silent, "the peer says nothing");
             self.link_down(silent).await;
         }
@@ -631,6 +637,34 @@ impl Core {
         }
         self.advance().await
     }
+}
+
+const fn named(hardware: Hardware) -> &'static str {
+    match hardware {
+        Hardware::Nitro => "`nitro`",
+        Hardware::Simulated => "`simulated`",
+        Hardware::OneProcess => "`one process`",
+    }
+}
+
+/// A manifest comes from the host. What it says of the root is compared with what is measured into this
+/// enclave, so that no host chooses whose documents are believed.
+fn check_trust(manifest: &Manifest, trust: &Trust) -> Result<(), Refusal> {
+    if manifest.trust_root != trust.root {
+        return Err(format!(
+            "the manifest trusts the root {}, and this enclave believes {} only",
+            manifest.trust_root.to_hex(),
+            trust.root.to_hex()
+        ));
+    }
+    if manifest.hardware != trust.hardware {
+        return Err(format!(
+            "the manifest says {} of its nodes' hardware, and this enclave's root vouches for {}",
+            named(manifest.hardware),
+            named(trust.hardware)
+        ));
+    }
+    Ok(())
 }
 
 /// What a node's output is for the parent.

@@ -5,7 +5,7 @@
 //! and their bounds. What is particular to hardware comes in as a [`Platform`], so that a simulator runs
 //! this very code under a security module of its own.
 //!
-//! Rooms: [`platform`] what the machine gives; [`serve`](mod@serve) the door's connections; `core`
+//! Rooms: [`platform`] what the machine gives; [`measured`] what the image says; [`serve`](mod@serve) the door's connections; `core`
 //! the one task that knows where this boot stands, with `birth`, `joining`, `recovering` and `member` for its
 //! phases; `links` channels to peers; `envelope` what goes through them; `thread` the node's own thread;
 //! `outbox` files on their way to the parent; `status` how it is.
@@ -13,6 +13,7 @@
 //! Everything that waits is bounded. Where a queue is full, what came last is refused or dropped:
 //! replication and protocol runs repeat themselves, and clients are told that the node is busy.
 
+pub mod measured;
 pub mod platform;
 pub mod serve;
 pub mod telemetry;
@@ -30,5 +31,5 @@ mod recovering;
 mod status;
 mod thread;
 
-pub use platform::{Platform, Settings, SystemClock};
+pub use platform::{Platform, Settings, SystemClock, Trust};
 pub use serve::{ServeError, serve, tasks};

@@ -1,6 +1,7 @@
 //! `casemate-enclave`: the program in the enclave image.
 //!
-//! Its security module is the Nitro one and its door is vsock; there is no switch for anything else.
+//! Its security module is the Nitro one, its door is vsock, and whose documents it believes stands in
+//! the image; there is no switch for anything else.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use casemate_door::{CONTROL_PORT, PEER_PORT};
 use casemate_nsm::NsmError;
 use casemate_nsm::device::NsmDevice;
+use casemate_runtime::measured::{Measured, MeasuredError};
 use casemate_runtime::platform::mixed_entropy;
 use casemate_runtime::{Platform, ServeError, Settings, SystemClock, serve};
 use casemate_transport::{Address, BindError, Listener};
@@ -25,6 +27,8 @@ struct Cli {}
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
+    #[error(transparent)]
+    Measured(#[from] MeasuredError),
     #[error(transparent)]
     Nsm(#[from] NsmError),
     #[error(transparent)]
@@ -51,18 +55,21 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), StartError> {
     casemate_runtime::telemetry::to_console();
+    let measured = Measured::read("/")?;
     let nsm = Arc::new(NsmDevice::open()?);
     let seed = Arc::clone(&nsm);
     let platform = Platform {
         attest: nsm,
         clock: Arc::new(SystemClock),
         entropy: Box::new(move || mixed_entropy(&|buffer: &mut [u8]| seed.random(buffer))),
+        trust: measured.trust,
         settings: Settings::default(),
     };
     let tasks = casemate_runtime::tasks().map_err(StartError::Runtime)?;
     tasks.block_on(async {
         let address = Address::Vsock { cid: ANY_CID };
-        let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT])?;
+        let door = Listener::bind(&address, &[CONTROL_PORT, PEER_PORT])?
+            .only_from(measured.parent_cid.get());
         serve(door, platform).await.map_err(StartError::Serve)
     })
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_nsm::{Attest, NsmError};
-use casemate_proto::UnixMillis;
+use casemate_proto::manifest::Hardware;
+use casemate_proto::{Hash32, UnixMillis};
 use casemate_replication::{ReadClock, Timing};
 use casemate_signer::{Entropy, NodeConfig};
 use rand_chacha::ChaCha20Rng;
@@ -23,6 +24,8 @@ pub struct Platform {
     pub clock: Arc<dyn ReadClock>,
     /// A generator fit for keys, seeded anew at each call.
     pub entropy: MakeEntropy,
+    /// Whose documents this enclave believes: no manifest that names another root is taken.
+    pub trust: Trust,
     /// Sizes and times.
     pub settings: Settings,
 }
@@ -31,6 +34,15 @@ impl core::fmt::Debug for Platform {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Platform").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// Whose documents an enclave believes. In an image both follow from the root that is measured into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// SHA-256 of the root certificate's DER.
+    pub root: Hash32,
+    /// What such documents vouch for.
+    pub hardware: Hardware,
 }
 
 /// Sizes and times of one enclave.

@@ -33,7 +33,7 @@ use casemate_proto::{
 };
 use casemate_recovery::RecoverySecretKey;
 use casemate_replication::ReadClock;
-use casemate_runtime::{Platform, Settings, SystemClock, serve};
+use casemate_runtime::{Platform, Settings, SystemClock, Trust, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
 use casemate_transport::frame::{read_frame, write_frame};
 use casemate_transport::{Address, Listener};
@@ -187,6 +187,10 @@ impl Bench {
             attest: Arc::new(self.host.start(spec(at, self.images[at.min(2)])).with_clock(clock)),
             clock: Arc::new(Astray(self.ahead)),
             entropy: Box::new(|| Ok(Box::new(OsRng))),
+            trust: Trust {
+                root: Hash32::new(sha256(self.host.root_der())),
+                hardware: Hardware::Simulated,
+            },
             settings: Settings { status: Duration::from_millis(100), ..Settings::default() },
         }
     }
@@ -545,6 +549,37 @@ async fn configuration_of_no_node_of_the_roster_is_refused_and_another_is_taken(
     bench.nodes[0].ask.as_ref().unwrap().send(ToEnclave::Configure(configuration)).unwrap();
     let at_birth = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Birth);
     bench.until("at its birth", at_birth).await;
+}
+
+/// What a host says of whose documents count, against what the enclave was built to believe.
+async fn refusal_of(change: impl FnOnce(&mut Manifest)) -> String {
+    let mut bench = Bench::new();
+    change(&mut bench.manifest);
+    bench.start(0);
+    let refused = |bench: &Bench| bench.nodes[0].known.lock().unwrap().refused.clone();
+    bench.until("refused", |bench| refused(bench).is_some()).await;
+    let waits = |bench: &Bench| bench.status(0).is_some_and(|s| s.phase == Phase::Waiting);
+    bench.until("waiting still", waits).await;
+    refused(&bench).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_manifest_that_names_another_root_than_the_enclave_was_built_with_is_refused() {
+    let other = SimHost::new().unwrap();
+    let other = Hash32::new(sha256(other.root_der()));
+    let said = refusal_of(|manifest| manifest.trust_root = other).await;
+    let expected = format!("the manifest trusts the root {}", other.to_hex());
+    assert!(said.starts_with(&expected), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_manifest_that_calls_simulated_nodes_nitro_is_refused() {
+    let said = refusal_of(|manifest| manifest.hardware = Hardware::Nitro).await;
+    assert_eq!(
+        said,
+        "the manifest says `nitro` of its nodes' hardware, and this enclave's root vouches for \
+         `simulated`"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

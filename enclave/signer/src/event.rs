@@ -52,6 +52,24 @@ impl Default for NodeConfig {
     }
 }
 
+impl NodeConfig {
+    /// The same for nodes whose round trips take at most so long: a protocol run that needs many of them must
+    /// not be given up while it goes well. Only waiting becomes longer; what τ bounds it bounds still.
+    #[must_use]
+    pub fn for_round_trip(self, round_trip: Millis) -> Self {
+        // a parent says how long: more than two seconds would only hold runs that have failed
+        let round_trip = round_trip.min(Millis(2_000));
+        // a signature takes a few round trips, a pair of triples about twenty, a key more
+        let at_least = |usual: Millis, trips| usual.max(round_trip.saturating_mul(trips));
+        Self {
+            attempt_timeout: at_least(self.attempt_timeout, 10),
+            triple_timeout: at_least(self.triple_timeout, 30),
+            keygen_timeout: at_least(self.keygen_timeout, 60),
+            ..self
+        }
+    }
+}
+
 /// What happens to a node.
 #[derive(Debug)]
 pub enum Event {
@@ -292,4 +310,21 @@ pub enum JoinError {
     /// The roster does not fit the threshold drivers.
     #[error(transparent)]
     Threshold(#[from] Misuse),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_far_apart_wait_longer_for_runs_and_those_that_are_not_wait_as_always() {
+        let usual = NodeConfig::default();
+        assert_eq!(usual.for_round_trip(Millis(75)), usual);
+        assert_eq!(usual.for_round_trip(Millis(300)), usual);
+        let far = usual.for_round_trip(Millis(1_000));
+        assert_eq!(far.attempt_timeout, Millis(10_000));
+        assert_eq!(far.triple_timeout, Millis(30_000));
+        assert_eq!(far.keygen_timeout, Millis(60_000));
+        assert_eq!(usual.for_round_trip(Millis(u64::MAX)), usual.for_round_trip(Millis(2_000)));
+    }
 }

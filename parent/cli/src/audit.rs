@@ -17,17 +17,19 @@ mod live;
 mod print;
 mod show;
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use casemate_attestation_verify::{RootError, TrustRoot};
 use casemate_audit::reconcile::{Seen, SeenError, reconcile};
 use casemate_audit::store::GENESIS;
 use casemate_audit::{Expectations, Report, StoreRead, verify_store};
 use casemate_ledger::StateError;
 use casemate_ledger::replay::Replayer;
 use casemate_proto::manifest::MAX_GENESIS;
-use casemate_proto::{GenesisId, ids::parse_hex};
+use casemate_proto::{GenesisId, Hash32, ids::parse_hex};
 use clap::{Args, Subcommand};
 use thiserror::Error;
 
@@ -37,6 +39,9 @@ use crate::online::{self, CliError, OneNodeArgs};
 
 /// Most bytes of a list of what was seen on a chain.
 const MAX_SEEN_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Most bytes of a root as PEM.
+const MAX_ROOT_BYTES: u64 = 16 * 1024;
 
 /// The arguments of `casemate audit`.
 #[derive(Debug, Args)]
@@ -120,6 +125,10 @@ struct ReconcileArgs {
 struct CustodyArgs {
     #[command(flatten)]
     store: StoreArgs,
+    /// Of a cluster under a simulated root: that root, PEM, to say which image each node attests. It shows
+    /// no hardware. Nitro enclaves are judged under the root of AWS, whatever is given.
+    #[arg(long, value_name = "FILE")]
+    trust_root: Option<PathBuf>,
     /// Print the answers as JSON.
     #[arg(long)]
     json: bool,
@@ -150,6 +159,10 @@ enum AuditError {
     Seen { path: String, line: usize, error: SeenError },
     #[error("`{path}` names nothing")]
     NothingSeen { path: String },
+    #[error("`{path}`: {error}")]
+    Root { path: String, error: RootError },
+    #[error("the manifest names another root, with the fingerprint {manifest}")]
+    OtherRoot { manifest: Hash32 },
     #[error("the store's checkpoint: {0}")]
     Checkpoint(#[from] casemate_audit::CheckpointError),
     #[error("`{path}`: {error}")]
@@ -293,10 +306,22 @@ fn read_seen(path: &Path) -> Result<Vec<Seen>, AuditError> {
     if seen.is_empty() { Err(AuditError::NothingSeen { path: name }) } else { Ok(seen) }
 }
 
+fn read_root(path: &Path) -> Result<TrustRoot, AuditError> {
+    let name = path.display().to_string();
+    let unreadable = |error| AuditError::Unreadable { path: name.clone(), error };
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_ROOT_BYTES).read_to_string(&mut text))
+        .map_err(unreadable)?;
+    TrustRoot::from_pem(&text).map_err(|error| AuditError::Root { path: name, error })
+}
+
 fn run_custody(args: &CustodyArgs) -> Result<bool, AuditError> {
     let mut opened = open(&args.store)?;
     let report = opened.verify(|_| ());
-    let custody = custody::report(&opened.folder, &opened.replayer, report.size().unwrap_or(0));
+    let root = args.trust_root.as_deref().map(read_root).transpose()?;
+    let size = report.size().unwrap_or(0);
+    let custody = custody::report(&opened.folder, &opened.replayer, size, root.as_ref())?;
     let compared = opened.compare(&report)?;
     print::custody(&custody, &report, opened.pinned, compared.as_ref(), args.json)?;
     Ok(is_clean(&report, compared.as_ref()))

@@ -269,6 +269,23 @@ fn i10_signature_without_a_record_is_named() {
 }
 
 #[test]
+fn custody_under_another_root_than_the_manifests_is_refused() {
+    let made = made("custody-root");
+    let root = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../attestation/verify/roots/aws-nitro-enclaves-g1.pem"
+    );
+    let args = ["custody", "--store", made.folder.text(), "--genesis", &made.genesis];
+    let output = casemate(&[&args[..], &["--trust-root", root]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("the manifest names another root"), "{said}");
+    let nothing = casemate(&[&args[..], &["--trust-root", "/nowhere.pem"]].concat());
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(text(&nothing.stderr).contains("`/nowhere.pem`"), "{}", text(&nothing.stderr));
+}
+
+#[test]
 fn custody_in_one_process_is_called_that() {
     let made = made("custody");
     let args = ["custody", "--store", made.folder.text(), "--genesis", &made.genesis];

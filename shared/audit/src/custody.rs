@@ -26,6 +26,14 @@ pub enum Boundary {
     },
     /// A simulated security module: separate processes, no hardware.
     Simulated,
+    /// An enclave image under a simulated security module, whose document was verified under the simulated
+    /// root: what runs is known if that root is believed, and no hardware keeps anybody out.
+    SimulatedImage {
+        /// PCR0 as hex: the image that the document names.
+        pcr0: String,
+        /// When the document was made.
+        at: UnixMillisText,
+    },
     /// A part of one process that holds other shares too.
     OneProcess,
     /// An enclave by the manifest's word; its attestation was not verified for this report.
@@ -239,7 +247,7 @@ fn hardware(nodes: &[NodeCustody]) -> &'static str {
         "every share in an attested enclave"
     } else if all(|b| *b == Boundary::OneProcess) {
         "one process, no hardware"
-    } else if all(|b| *b == Boundary::Simulated) {
+    } else if all(|b| matches!(b, Boundary::Simulated | Boundary::SimulatedImage { .. })) {
         "simulated security modules, no hardware"
     } else if all(|b| *b == Boundary::Unverified) {
         "attestation not verified for this report"
@@ -295,6 +303,11 @@ fn describe(node: &NodeCustody) -> String {
         Boundary::Simulated => {
             format!("{name}: a simulated module; whoever runs its machine can read the share")
         }
+        Boundary::SimulatedImage { pcr0, at } => format!(
+            "{name}: an image under a simulated module, attested {}, PCR0 {pcr0}; whoever runs its machine \
+             can read the share",
+            at.0
+        ),
         Boundary::OneProcess => {
             format!("{name}: in one process with others; whoever runs it can read the share")
         }
@@ -468,6 +481,22 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("with 1 of the enclaves broken too: 2 times that"), "{text}");
         assert!(text.contains("one vendor"), "{text}");
+    }
+
+    #[test]
+    fn images_under_a_simulated_module_are_named_and_never_apart() {
+        let image = Boundary::SimulatedImage {
+            pcr0: "ab".repeat(48),
+            at: UnixMillisText(UnixMillis(1_795_165_200_000)),
+        };
+        let report = CustodyReport::new(&evidence([image.clone(), image, Boundary::Simulated]));
+        assert!(!report.is_split());
+        assert_eq!(report.hardware(), "simulated security modules, no hardware");
+        let text = report.to_string();
+        assert!(text.contains("3 of 3 shares are not shown to be apart"), "{text}");
+        assert_eq!(text.matches(&"ab".repeat(48)).count(), 2, "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["nodes"][0]["boundary"], "simulated_image");
     }
 
     #[test]

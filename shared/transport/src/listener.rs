@@ -21,7 +21,12 @@ pub enum Listener {
     /// One UNIX socket for all ports.
     Hybrid(hybrid::Listener),
     /// A vsock listener for each port.
-    Vsock(Vec<(u32, VsockListener)>),
+    Vsock {
+        /// Port and listener.
+        ports: Vec<(u32, VsockListener)>,
+        /// The one machine whose connections are taken; `None`: anybody's.
+        from: Option<u32>,
+    },
 }
 
 impl Listener {
@@ -39,8 +44,19 @@ impl Listener {
                         Err(BindError::System { place: format!("{address}, port {port}"), error })
                     }
                 };
-                ports.iter().map(bind).collect::<Result<_, _>>().map(Self::Vsock)
+                let ports = ports.iter().map(bind).collect::<Result<_, _>>()?;
+                Ok(Self::Vsock { ports, from: None })
             }
+        }
+    }
+
+    /// Takes vsock connections from this machine only; others are closed unread. The hypervisor vouches for
+    /// the number. A UNIX socket has none, and its file's rights say who may connect.
+    #[must_use]
+    pub fn only_from(self, cid: u32) -> Self {
+        match self {
+            Self::Hybrid(listener) => Self::Hybrid(listener),
+            Self::Vsock { ports, .. } => Self::Vsock { ports, from: Some(cid) },
         }
     }
 
@@ -54,19 +70,23 @@ impl Listener {
                 let (port, stream) = listener.accept().await?;
                 Ok((port, Box::new(stream)))
             }
-            Self::Vsock(listeners) => {
-                let (port, stream) = poll_fn(|cx| {
+            Self::Vsock { ports, from } => loop {
+                let (port, stream, peer) = poll_fn(|cx| {
                     let mut polled =
-                        listeners.iter().map(|(port, listener)| (*port, listener.poll_accept(cx)));
+                        ports.iter().map(|(port, listener)| (*port, listener.poll_accept(cx)));
                     let ready = polled.find_map(|(port, polled)| match polled {
-                        Poll::Ready(accepted) => Some(accepted.map(|(stream, _)| (port, stream))),
+                        Poll::Ready(accepted) => {
+                            Some(accepted.map(|(stream, peer)| (port, stream, peer)))
+                        }
                         Poll::Pending => None,
                     });
                     ready.map_or(Poll::Pending, Poll::Ready)
                 })
                 .await?;
-                Ok((port, Box::new(stream)))
-            }
+                if from.is_none_or(|from| from == peer.cid()) {
+                    return Ok((port, Box::new(stream)));
+                }
+            },
         }
     }
 }

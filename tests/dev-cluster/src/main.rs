@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use casemate_dev::demo::{DemoError, Mode, Options, Tell, run};
+use casemate_dev::demo::{DemoError, Mode, Options, Tell, run, run_images, run_refusal};
 use casemate_dev::processes::process::Ending;
 use casemate_dev::processes::up::{Wanted, up};
-use casemate_dev::processes::{Part, Program, control, enclave, parent};
+use casemate_dev::processes::{Guests, Part, Program, control, enclave, machine, parent};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -37,6 +37,16 @@ enum Command {
     /// Stop or start one node of a cluster.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Show the main job through enclave images in emulated machines, each with a parent of its own.
+    ///
+    /// Exits with 0 only if every check holds. `tests/qemu/run` builds what it needs and calls it.
+    Images(ImagesArgs),
+    /// Boot images that must not become a cluster, and see that each refuses.
+    ///
+    /// Exits with 0 when the enclaves' consoles have a line with these words, and no cluster was born.
+    Refusal(RefusalArgs),
+    /// Make a simulated root, for images to be built under that run in emulated machines.
+    Root(RootArgs),
     /// The enclave of a node: what `up` starts.
     #[command(hide = true)]
     Enclave(EnclaveArgs),
@@ -79,6 +89,85 @@ struct DemoArgs {
 }
 
 #[derive(Args)]
+struct ImagesArgs {
+    #[command(flatten)]
+    guests: GuestArgs,
+    /// Where the cluster's folder goes, with consoles and logs: new or empty. It stays.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Leave the auditor's store in this folder, which must be empty or new.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct GuestArgs {
+    /// Enclaves are this image, as `casemate-eif build` made it, in emulated machines.
+    #[arg(long, value_name = "DIR", requires_all = ["root", "tools"])]
+    image: Option<PathBuf>,
+    /// The root that the image was built under, with its secret key: `root.der` of `casemate-dev root`.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    root: Option<PathBuf>,
+    /// QEMU and its vsock device, as `tests/qemu/tools.sh` leaves them.
+    #[arg(long, value_name = "DIR", requires = "image")]
+    tools: Option<PathBuf>,
+    /// Memory of each machine in MiB.
+    #[arg(long, value_name = "MIB", requires = "image")]
+    memory: Option<u32>,
+    /// How many times as long as processes such machines are waited for.
+    #[arg(long, value_name = "TIMES", requires = "image")]
+    patience: Option<u32>,
+    /// How long a round trip between two such nodes may be said to take.
+    #[arg(long, value_name = "MS", requires = "image")]
+    round_trip_ms: Option<u64>,
+    /// Leave QEMU's security module as it is: it signs no documents, and no cluster comes about.
+    #[arg(long, requires = "image")]
+    unsigned: bool,
+}
+
+impl GuestArgs {
+    fn guests(&self) -> Result<Option<Guests>, DemoError> {
+        let (Some(image), Some(root), Some(tools)) = (&self.image, &self.root, &self.tools) else {
+            return Ok(None);
+        };
+        let usual = Guests::new(image, root, tools)?;
+        Ok(Some(Guests {
+            memory: self.memory.unwrap_or(usual.memory),
+            patience: self.patience.unwrap_or(usual.patience).max(1),
+            round_trip_ms: self.round_trip_ms.unwrap_or(usual.round_trip_ms),
+            signs: !self.unsigned,
+            ..usual
+        }))
+    }
+}
+
+#[derive(Args)]
+struct RefusalArgs {
+    #[command(flatten)]
+    guests: GuestArgs,
+    /// Where the cluster's folder goes, with consoles and logs: new or empty. It stays.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Have the manifest say that the nodes are Nitro enclaves under the root of AWS.
+    #[arg(long)]
+    claims_nitro: bool,
+    /// What the enclaves are to say.
+    #[arg(long, value_name = "WORDS")]
+    says: String,
+    /// On how many consoles of three. A node that dials no other sees nobody's document: those that dial it
+    /// refuse its own first.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    consoles: u8,
+}
+
+#[derive(Args)]
+struct RootArgs {
+    /// Where `root.der` and `root.pem` go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
 struct DirArgs {
     /// The cluster's folder.
     #[arg(long, value_name = "DIR")]
@@ -104,6 +193,8 @@ struct UpArgs {
     /// Leave the cluster running and end when it is ready.
     #[arg(long)]
     detach: bool,
+    #[command(flatten)]
+    guests: GuestArgs,
 }
 
 #[derive(Subcommand)]
@@ -232,6 +323,7 @@ fn command(command: Command) -> Result<bool, DemoError> {
                 first_port: args.first_port,
                 keys: args.keys,
                 detach: args.detach,
+                guests: args.guests.guests()?,
             };
             up(&wanted, Program::current()?, &mut terminal)?;
         }
@@ -244,6 +336,13 @@ fn command(command: Command) -> Result<bool, DemoError> {
             let program = Program::current()?;
             control::start_node(&node.dir, &node.node, node.part(), &program, &mut terminal)?;
         }
+        Command::Images(args) => return images(&args),
+        Command::Refusal(args) => {
+            let guests = Guests { claims_nitro: args.claims_nitro, ..given(&args.guests)? };
+            let wanted = (args.says.as_str(), usize::from(args.consoles));
+            run_refusal(guests, Program::current()?, &args.dir, wanted, &mut terminal)?;
+        }
+        Command::Root(args) => machine::make_root(&args.out)?,
         Command::Enclave(args) => enclave::run(&args.dir, &args.node, args.while_stdin)?,
         Command::Parent(args) => {
             parent::run(&args.config, args.pid_file.as_deref(), args.while_stdin)?;
@@ -268,6 +367,29 @@ fn demo(args: DemoArgs) -> Result<bool, DemoError> {
             seconds(took).trim_start()
         ));
     }
+    for check in &failed {
+        err(&format!("failed: {}", check.name));
+    }
+    Ok(failed.is_empty())
+}
+
+fn given(args: &GuestArgs) -> Result<Guests, DemoError> {
+    args.guests()?.ok_or(DemoError::Missing { what: "option", name: "--image".to_owned() })
+}
+
+fn images(args: &ImagesArgs) -> Result<bool, DemoError> {
+    let mut terminal = Terminal::new(false);
+    let guests = given(&args.guests)?;
+    let store = args.store.as_deref();
+    let checks = run_images(guests, Program::current()?, &args.dir, store, &mut terminal)?;
+    let failed: Vec<_> = checks.iter().filter(|check| !check.ok).collect();
+    let took = terminal.since.elapsed();
+    out(&format!(
+        "\n{} checks, {} failed, {} s",
+        checks.len(),
+        failed.len(),
+        seconds(took).trim_start()
+    ));
     for check in &failed {
         err(&format!("failed: {}", check.name));
     }

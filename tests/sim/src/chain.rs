@@ -6,6 +6,7 @@ use der::{
     Decode, Encode, Sequence,
     asn1::{BitString, Ia5String, ObjectIdentifier, OctetString, UtcTime},
     flagset::FlagSet,
+    pem::LineEnding,
 };
 use sha2::{Digest, Sha256};
 use x509_cert::{
@@ -343,6 +344,16 @@ impl IssuedChain {
     #[must_use]
     pub fn cabundle(&self) -> &[Vec<u8>] {
         self.certificates.split_last().map(|(_, authorities)| authorities).unwrap_or_default()
+    }
+
+    /// All certificates as PEM, the root first, the leaf last.
+    ///
+    /// # Errors
+    /// Never for certificates that were encoded before.
+    pub fn to_pem(&self) -> Result<String, SimError> {
+        let pem = |der: &Vec<u8>| der::pem::encode_string("CERTIFICATE", LineEnding::LF, der);
+        let all: Result<Vec<String>, _> = self.certificates.iter().map(pem).collect();
+        all.map(|all| all.concat()).map_err(|error| SimError::Der(error.into()))
     }
 
     /// The leaf certificate in DER: a document's `certificate`.

@@ -13,6 +13,7 @@ use aws_lc_rs::{
 use der::{
     Any,
     asn1::{BitString, ObjectIdentifier},
+    pem::LineEnding,
 };
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use zeroize::Zeroizing;
@@ -79,6 +80,16 @@ impl SimKey {
     pub(crate) fn to_secret_der(&self) -> Result<Zeroizing<Vec<u8>>, SimError> {
         let pkcs8 = self.0.asn1.to_pkcs8v1().map_err(|_| SimError::Key)?;
         Ok(Zeroizing::new(pkcs8.as_ref().to_vec()))
+    }
+
+    /// The key of a P-384 pair as PKCS #8 in PEM, for a signer that is another program.
+    ///
+    /// # Errors
+    /// When it has no encoding.
+    pub fn to_secret_pem(&self) -> Result<Zeroizing<String>, SimError> {
+        let der = self.to_secret_der()?;
+        let pem = der::pem::encode_string("PRIVATE KEY", LineEnding::LF, &der);
+        pem.map(Zeroizing::new).map_err(|error| SimError::Der(error.into()))
     }
 
     /// A key on P-384 from PKCS #8.

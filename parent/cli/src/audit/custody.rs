@@ -2,11 +2,14 @@
 //!
 //! A node counts as attested only if its current boot's document verifies here under *AWS's* root
 //! and binds that boot. The manifest's own trust root may be a simulated one: documents under it
-//! prove nothing about hardware.
+//! prove nothing about hardware. Given that root, they are verified all the same, so that the report says
+//! which image each names; a share in it counts as apart from no other.
 
 use std::collections::BTreeMap;
 
-use casemate_attestation_verify::{AWS_NITRO_ENCLAVES_G1_PEM, At, Expectations, TrustRoot, verify};
+use casemate_attestation_verify::{
+    AWS_NITRO_ENCLAVES_G1_PEM, At, Evidence, Expectations, TrustRoot, verify,
+};
 use casemate_audit::Record;
 use casemate_audit::custody::{
     Boundary, Bounds, CustodyEvidence, CustodyReport, Exit, UnixMillisText,
@@ -18,11 +21,17 @@ use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{BootRecord, GenesisRecord, Hardware};
 use casemate_proto::{NodeName, UnixMillis};
 
+use super::AuditError;
 use super::folder::Folder;
 use super::show::each_leaf;
 
 /// Answers for the state that the ledger is in after the log was verified.
-pub(super) fn report(folder: &Folder, replayer: &Replayer, size: u64) -> CustodyReport {
+pub(super) fn report(
+    folder: &Folder,
+    replayer: &Replayer,
+    size: u64,
+    simulated: Option<&TrustRoot>,
+) -> Result<CustodyReport, AuditError> {
     let state = replayer.state();
     let manifest = state.manifest();
     let mut evidence = CustodyEvidence::from_manifest(
@@ -33,18 +42,32 @@ pub(super) fn report(folder: &Folder, replayer: &Replayer, size: u64) -> Custody
         Exit::TransferOnly,
     );
     evidence.policy_in_force = state.policy().is_some();
-    if manifest.hardware == Hardware::Nitro {
+    if let Some(root) = simulated
+        && root.fingerprint() != manifest.trust_root.as_bytes()
+    {
+        return Err(AuditError::OtherRoot { manifest: manifest.trust_root });
+    }
+    // whether an enclave is one is AWS's to say, whatever root was given
+    let judge: Option<Judge<'_>> = match (manifest.hardware, simulated) {
+        (Hardware::Nitro, _) => Some(Box::new(attested)),
+        (Hardware::Simulated, Some(root)) => {
+            Some(Box::new(move |boot, scope| simulated_image(boot, scope, root)))
+        }
+        _ => None,
+    };
+    if let Some(judge) = judge {
         let boots = current_boots(folder, replayer, size);
         for node in &mut evidence.nodes {
-            if let Some(boundary) =
-                boots.get(&node.name).and_then(|(boot, scope)| attested(boot, scope))
-            {
+            let found = boots.get(&node.name).and_then(|(boot, scope)| judge(boot, scope));
+            if let Some(boundary) = found {
                 node.boundary = boundary;
             }
         }
     }
-    CustodyReport::new(&evidence)
+    Ok(CustodyReport::new(&evidence))
 }
+
+type Judge<'a> = Box<dyn Fn(&BootRecord, &Hash32) -> Option<Boundary> + 'a>;
 
 /// The bounds of the policy in force, counted from the ledger's time.
 fn policy_bounds(state: &State) -> Option<Bounds> {
@@ -117,13 +140,25 @@ fn current_boots(
 
 fn attested(boot: &BootRecord, scope: &Hash32) -> Option<Boundary> {
     let root = TrustRoot::from_pem(AWS_NITRO_ENCLAVES_G1_PEM).ok()?;
-    // which image it is was for the roster to accept; here the question is whether it is one
-    let expectations = Expectations::dangerous_any_measurement()
-        .with_user_data(boot.user_data(scope).as_bytes().to_vec());
-    let evidence = verify(&boot.evidence, &root, &expectations, At::Document).ok()?;
+    let evidence = evidence(boot, scope, &root)?;
     Some(Boundary::Attested {
         pcr0: evidence.pcr(0)?.to_string(),
         at: UnixMillisText(UnixMillis(evidence.timestamp().get())),
         attested_region: Some(evidence.region().to_owned()),
     })
+}
+
+fn simulated_image(boot: &BootRecord, scope: &Hash32, root: &TrustRoot) -> Option<Boundary> {
+    let evidence = evidence(boot, scope, root)?;
+    Some(Boundary::SimulatedImage {
+        pcr0: evidence.pcr(0)?.to_string(),
+        at: UnixMillisText(UnixMillis(evidence.timestamp().get())),
+    })
+}
+
+fn evidence(boot: &BootRecord, scope: &Hash32, root: &TrustRoot) -> Option<Evidence> {
+    // which image it is was for the roster to accept; here the question is whether it is one
+    let expectations = Expectations::dangerous_any_measurement()
+        .with_user_data(boot.user_data(scope).as_bytes().to_vec());
+    verify(&boot.evidence, root, &expectations, At::Document).ok()
 }

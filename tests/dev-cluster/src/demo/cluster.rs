@@ -131,6 +131,10 @@ pub trait Nodes {
     fn manifest(&self) -> Manifest;
     /// What everything that is signed for it names.
     fn scope(&self) -> Scope;
+    /// How many times as long as usual it is waited for.
+    fn patience(&self) -> u32 {
+        1
+    }
     /// The cluster's time.
     fn now(&self) -> UnixMillis;
     /// Sends something to a node.

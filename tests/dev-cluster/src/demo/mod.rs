@@ -3,6 +3,7 @@
 
 pub mod bounds;
 pub mod cluster;
+mod images;
 mod local;
 pub mod payloads;
 pub mod people;
@@ -14,6 +15,8 @@ pub mod session;
 pub(crate) mod setup;
 pub mod steps;
 pub mod temporary;
+
+pub use images::{run_images, run_refusal};
 
 use std::path::PathBuf;
 
@@ -46,6 +49,11 @@ pub(crate) const TAU: Millis = Millis(60_000);
 /// The same where nodes are processes. What a hostile network keeps from being signed is known to be
 /// expired only after it.
 pub(crate) const TAU_OF_PROCESSES: Millis = Millis(30_000);
+/// The same where nodes are images in emulated machines.
+pub(crate) const TAU_OF_IMAGES: Millis = Millis(300_000);
+/// How far the clocks of such nodes may be apart: an emulated machine begins with a battery clock, which
+/// counts seconds.
+pub(crate) const DELTA_OF_IMAGES: Millis = Millis(10_000);
 /// Most nodes that the demo starts in one process.
 pub const MAX_NODES: u16 = 7;
 
@@ -218,7 +226,7 @@ fn show(
     tell.say(&format!("{threshold} of {} nodes sign: {}", names.len(), names.join(", ")));
     tell.say(&format!("genesis {} · policy {}", scope.genesis, policy.policy_hash()));
     setup::confirm(nodes, people, &policy, tell)?;
-    setup::create_keys(nodes, people, &|| false, tell)?;
+    setup::create_keys(nodes, people, &policy::KEYS, &|| false, tell)?;
     let mut session = Session::new(nodes, people, tell)?;
     let keys: Vec<KeyReport> = session.keys().values().map(KeyReport::from).collect();
     session.say("keys, generated among the nodes: no node ever has a whole one");

@@ -11,7 +11,6 @@ use casemate_proto::{KeyName, Millis, Scheme};
 
 use super::cluster::{Answer, Nodes, Submission};
 use super::people::People;
-use super::policy::KEYS;
 use super::{DemoError, Tell};
 use crate::processes::DevError;
 
@@ -33,19 +32,20 @@ pub(crate) fn confirm(
     change(nodes, people, Change::SetPolicy { policy: policy.policy_hash() }, Some(attachment))
 }
 
-/// Has the governors have the demo's keys generated, and the log's own; `stop` says when to give up.
+/// Has the governors have keys generated, and the log's own; `stop` says when to give up.
 pub(crate) fn create_keys(
     nodes: &mut dyn Nodes,
     people: &People,
+    keys: &[(&str, Scheme)],
     stop: &dyn Fn() -> bool,
     tell: &mut dyn Tell,
 ) -> Result<(), DemoError> {
-    let all = KEYS.len();
+    let all = keys.len();
     tell.progress(&format!(
         "governance: has {all} keys generated among the nodes, and the log's own"
     ));
     let log = (LOG_KEY, Scheme::Ed25519);
-    for (name, scheme) in [log].into_iter().chain(KEYS) {
+    for (name, scheme) in [log].into_iter().chain(keys.iter().copied()) {
         change(nodes, people, Change::CreateKey { name: KeyName::new(name)?, scheme }, None)?;
     }
     let (since, mut told) = (Instant::now(), Instant::now());
@@ -57,7 +57,7 @@ pub(crate) fn create_keys(
         if stop() {
             return Err(DevError::Interrupted.into());
         }
-        if since.elapsed() > KEYS_WITHIN {
+        if since.elapsed() > KEYS_WITHIN.saturating_mul(nodes.patience()) {
             return Err(DemoError::Cluster {
                 what: "did not generate its keys in time".to_owned(),
             });

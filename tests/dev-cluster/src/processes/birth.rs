@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use casemate_proto::manifest::{Governance, Limits};
+use casemate_proto::manifest::{Governance, Limits, Manifest};
 use casemate_proto::time::HOUR;
 use casemate_proto::{NodeName, UnixMillis};
 use casemate_sim::SimHost;
@@ -13,7 +13,7 @@ use super::remote::cluster_file;
 use super::running::write_configurations;
 use super::{DevError, Home, Part, Plan, Program, Remote, Running, machine};
 use crate::demo::people::{People, QUORUM};
-use crate::demo::{DemoError, TAU_OF_PROCESSES, Tell};
+use crate::demo::{DELTA_OF_IMAGES, DemoError, TAU_OF_IMAGES, TAU_OF_PROCESSES, Tell};
 use crate::in_process::REGIONS;
 use crate::network::Network;
 
@@ -69,10 +69,11 @@ pub fn runtime() -> Result<Arc<Runtime>, DevError> {
 /// If that does not come about; what was started is stopped.
 pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoError> {
     let Mother { home, plan, program, watched, people, network, runtime, stop } = mother;
-    let host = SimHost::new().map_err(DevError::from)?;
-    let governance = Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
-    let limits = Limits { tau: TAU_OF_PROCESSES, ..Limits::default() };
-    let manifest = machine::manifest(&plan, &host, governance, people.freezers(), limits);
+    let host = match &plan.guests {
+        None => SimHost::new().map_err(DevError::from)?,
+        Some(guests) => machine::root_at(&guests.root)?,
+    };
+    let manifest = manifest(&plan, &host, people)?;
     home.write_plan(&plan)?;
     machine::write_root(&home, &host)?;
     write_configurations(&home, &plan, &manifest)?;
@@ -88,6 +89,20 @@ pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoE
     file.credentials = people.file_credentials()?;
     file.save(&running.home().cluster_file())?;
     Remote::new(running, network, genesis, &file, runtime)
+}
+
+/// What a development cluster is to be.
+///
+/// # Errors
+/// If its image's measurement is none.
+pub fn manifest(plan: &Plan, host: &SimHost, people: &People) -> Result<Manifest, DevError> {
+    let governance = Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
+    let mut limits = Limits { tau: TAU_OF_PROCESSES, ..Limits::default() };
+    if plan.guests.is_some() {
+        limits.tau = TAU_OF_IMAGES;
+        limits.delta = DELTA_OF_IMAGES;
+    }
+    machine::manifest(plan, host, governance, people.freezers(), limits)
 }
 
 /// Puts a proxy before each way from one parent to another.

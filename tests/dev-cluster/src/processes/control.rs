@@ -140,10 +140,11 @@ pub fn start_node(
             },
             Err(_) => "it does not answer yet".to_owned(),
         };
-        if since.elapsed() > SERVES_WITHIN {
+        let within = SERVES_WITHIN.saturating_mul(plan.patience());
+        if since.elapsed() > within {
             return Err(DevError::Patience {
                 what: format!("node {} runs, and does not serve: {so_far}", node.name),
-                seconds: SERVES_WITHIN.as_secs(),
+                seconds: within.as_secs(),
                 hint: format!("; {}/readyz says what is in the way", node.url()),
             });
         }

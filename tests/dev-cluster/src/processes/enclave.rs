@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use casemate_door::{CONTROL_PORT, PEER_PORT};
-use casemate_proto::Millis;
-use casemate_runtime::{Platform, Settings, SystemClock, serve};
+use casemate_proto::hash::sha256;
+use casemate_proto::manifest::Hardware;
+use casemate_proto::{Hash32, Millis};
+use casemate_runtime::{Platform, Settings, SystemClock, Trust, serve};
 use casemate_signer::NodeConfig;
 use casemate_transport::{Address, Listener};
 use rand_core::OsRng;
 
 use super::claim::Claim;
 use super::process::end_with_stdin;
-use super::{DevError, Home, Part, machine};
+use super::{DevError, Home, Part, guest, machine};
 
 /// How the nodes of one machine work: they share its processors, so runs wait for one another, which
 /// must not look as if somebody did not answer.
@@ -44,13 +46,17 @@ pub fn run(dir: &Path, node: &str, while_stdin: bool) -> Result<(), DevError> {
     if while_stdin {
         end_with_stdin();
     }
+    if let Some(guests) = &plan.guests {
+        return guest::run(&home, &plan, guests, node);
+    }
     casemate_runtime::telemetry::to_console();
     let host = machine::read_root(&home)?;
-    let nsm = host.start(machine::enclave(node)).with_clock(|| super::birth::now().0);
+    let nsm = host.start(machine::enclave(&plan, node)?).with_clock(|| super::birth::now().0);
     let platform = Platform {
         attest: Arc::new(nsm),
         clock: Arc::new(SystemClock),
         entropy: Box::new(|| Ok(Box::new(OsRng))),
+        trust: Trust { root: Hash32::new(sha256(host.root_der())), hardware: Hardware::Simulated },
         settings: Settings { node: node_config(), ..Settings::default() },
     };
     let failed =

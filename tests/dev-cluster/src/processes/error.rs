@@ -171,6 +171,9 @@ pub enum DevError {
     /// Whoever started this said to stop.
     #[error("stopped before it was ready")]
     Interrupted,
+    /// The root of AWS, which is part of the verifier.
+    #[error(transparent)]
+    Root(#[from] casemate_attestation_verify::RootError),
     /// The simulated security module.
     #[error("simulated NSM: {0}")]
     Sim(#[from] casemate_sim::SimError),

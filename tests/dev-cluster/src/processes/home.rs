@@ -11,6 +11,7 @@
 //! NODE/enclave.sock     the enclave's door
 //! NODE/enclave.log, NODE/parent.log, NODE/enclave.pid, NODE/parent.pid
 //! NODE/parent.toml      the parent's configuration
+//! NODE/nsm-*.pem        with what an image's security module signs, in a cluster of images
 //! NODE/data/            what the parent keeps: the genesis record, and the log for auditors
 //! ```
 
@@ -25,6 +26,7 @@ use casemate_transport::address::MAX_SOCKET_PATH;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, holder};
+use super::guest::Guests;
 use super::{DevError, Part};
 use crate::in_process::REGIONS;
 
@@ -44,6 +46,9 @@ pub struct Plan {
     pub threshold: u64,
     /// The roster, by name.
     pub nodes: Vec<PlannedNode>,
+    /// What the enclaves are, where they are images in machines and not processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<Guests>,
 }
 
 /// A node as it was planned.
@@ -110,7 +115,19 @@ impl Plan {
         for node in &mut nodes {
             node.peers = relays.iter().filter(|route| route.to != node.name).cloned().collect();
         }
-        Ok(Self { schema: SCHEMA.to_owned(), threshold, nodes })
+        Ok(Self { schema: SCHEMA.to_owned(), threshold, nodes, guests: None })
+    }
+
+    /// The same with enclaves that are images.
+    #[must_use]
+    pub fn with_guests(self, guests: Option<Guests>) -> Self {
+        Self { guests, ..self }
+    }
+
+    /// How many times as long as usual is waited.
+    #[must_use]
+    pub fn patience(&self) -> u32 {
+        self.guests.as_ref().map_or(1, |guests| guests.patience)
     }
 
     /// A node by its name.

@@ -1,7 +1,9 @@
 //! What stands for AWS: a simulated root, and the instance, role and image of each node.
 
 use std::fs;
+use std::path::Path;
 
+use casemate_attestation_verify::{AWS_NITRO_ENCLAVES_G1_PEM, TrustRoot};
 use casemate_proto::Hash32;
 use casemate_proto::hash::sha256;
 use casemate_proto::manifest::{
@@ -25,49 +27,68 @@ pub fn image() -> Measurement {
     Measurement { pcr0: pcr("PCR0"), pcr1: pcr("PCR1"), pcr2: pcr("PCR2") }
 }
 
+/// What the nodes run: their image, or what stands for one.
+fn measured(plan: &Plan) -> Result<Measurement, DevError> {
+    let Some(guests) = &plan.guests else { return Ok(image()) };
+    guests
+        .measurement()
+        .map_err(|reason| DevError::Malformed { path: guests.image.clone(), reason })
+}
+
 /// A node's instance: each with a role of its own.
-#[must_use]
-pub fn enclave(node: &PlannedNode) -> EnclaveSpec {
-    let image = image();
+///
+/// # Errors
+/// If its image's measurement is none.
+pub fn enclave(plan: &Plan, node: &PlannedNode) -> Result<EnclaveSpec, DevError> {
+    let image = measured(plan)?;
     let measurement = [image.pcr0, image.pcr1, image.pcr2];
-    EnclaveSpec::numbered(node.number, &node.region, measurement)
+    Ok(EnclaveSpec::numbered(node.number, &node.region, measurement))
 }
 
 /// What the cluster is to be.
-#[must_use]
+///
+/// # Errors
+/// If its image's measurement is none.
 pub fn manifest(
     plan: &Plan,
     host: &SimHost,
     governance: Governance,
     freezers: Vec<casemate_proto::PublicKey>,
     limits: Limits,
-) -> Manifest {
+) -> Result<Manifest, DevError> {
     let spec = |node: &PlannedNode| {
-        let pcrs = enclave(node).pcrs();
+        let pcrs = enclave(plan, node)?.pcrs();
         let pcr3 = pcrs.into_iter().find_map(|(index, value)| (index == 3).then_some(value));
-        NodeSpec {
+        Ok::<_, DevError>(NodeSpec {
             name: node.name.clone(),
             region: node.region.clone(),
             pcr3: pcr3.unwrap_or([0; 48]),
-        }
+        })
     };
-    Manifest {
+    let claims_nitro = plan.guests.as_ref().is_some_and(|guests| guests.claims_nitro);
+    let (hardware, trust_root) = if claims_nitro {
+        let aws = TrustRoot::from_pem(AWS_NITRO_ENCLAVES_G1_PEM)?;
+        (Hardware::Nitro, Hash32::new(*aws.fingerprint()))
+    } else {
+        (Hardware::Simulated, Hash32::new(sha256(host.root_der())))
+    };
+    Ok(Manifest {
         version: 1,
         name: "casemate-dev".to_owned(),
         threshold: plan.threshold,
-        nodes: plan.nodes.iter().map(spec).collect(),
-        measurements: vec![image()],
+        nodes: plan.nodes.iter().map(spec).collect::<Result<_, _>>()?,
+        measurements: vec![measured(plan)?],
         governance,
         freezers,
         limits,
         // regions and roles differ, and each node's documents say so; that all of it is simulated is said
         // by the next line
         independence: Independence::Regions,
-        hardware: Hardware::Simulated,
-        trust_root: Hash32::new(sha256(host.root_der())),
+        hardware,
+        trust_root,
         relying_party: None,
         recovery: None,
-    }
+    })
 }
 
 /// Writes the root, with its secret key.
@@ -83,8 +104,26 @@ pub fn write_root(home: &Home, host: &SimHost) -> Result<(), DevError> {
 /// # Errors
 /// If it is not there or is none.
 pub fn read_root(home: &Home) -> Result<SimHost, DevError> {
-    let path = home.root_key();
-    let bytes = fs::read(&path).map_err(DevError::file("read", &path))?;
+    root_at(&home.root_key())
+}
+
+/// Reads a root with its secret key.
+///
+/// # Errors
+/// If it is not there or is none.
+pub fn root_at(path: &Path) -> Result<SimHost, DevError> {
+    let bytes = fs::read(path).map_err(DevError::file("read", path))?;
     SimHost::from_secret_der(&bytes)
-        .map_err(|error| DevError::Malformed { path, reason: error.to_string() })
+        .map_err(|error| DevError::Malformed { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// Makes a root, for images to be built under: `root.der` with its secret key, and `root.pem`.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn make_root(dir: &Path) -> Result<(), DevError> {
+    let host = SimHost::new()?;
+    fs::create_dir_all(dir).map_err(DevError::file("make", dir))?;
+    write(&dir.join("root.der"), &host.to_secret_der()?)?;
+    write(&dir.join("root.pem"), host.root_pem()?.as_bytes())
 }

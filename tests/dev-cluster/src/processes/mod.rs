@@ -6,7 +6,7 @@
 //!
 //! Rooms: [`home`] the cluster's folder; [`claim`] who runs in it; [`process`] starting and stopping
 //! one; [`up`] from nothing to a cluster that serves; [`control`] `down` and `node`; [`enclave`] and
-//! [`parent`] what the processes do.
+//! [`parent`] what the processes do; [`guest`] an enclave that is no process but an image in a machine.
 
 pub mod api;
 pub mod birth;
@@ -14,6 +14,7 @@ pub mod claim;
 pub mod control;
 pub mod enclave;
 pub mod error;
+pub mod guest;
 pub mod home;
 pub mod machine;
 pub mod parent;
@@ -23,6 +24,7 @@ pub mod running;
 pub mod up;
 
 pub use error::DevError;
+pub use guest::Guests;
 pub use home::{Home, Plan, PlannedNode, Route};
 pub use process::{Child, Program};
 pub use remote::Remote;

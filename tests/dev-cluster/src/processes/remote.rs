@@ -17,7 +17,7 @@ use casemate_ledger::Attachment;
 use casemate_ledger::entry::ApprovalProof;
 use casemate_ledger::state::RESERVED_PREFIX;
 use casemate_proto::governance::SignedChange;
-use casemate_proto::manifest::{GenesisRecord, Manifest};
+use casemate_proto::manifest::{GenesisRecord, Manifest, Measurement};
 use casemate_proto::{BootId, Denial, Hash32, Millis, NodeName, UnixMillis, cbor};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -152,10 +152,17 @@ impl Remote {
         loop {
             match ask(&self.runtime, &self.client) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if since.elapsed() > ASK_WITHIN => return Err(failed(error)),
+                Err(error) if since.elapsed() > self.within(ASK_WITHIN) => {
+                    return Err(failed(error));
+                }
                 Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         }
+    }
+
+    /// A time in which something must be done, by what this cluster runs on.
+    fn within(&self, usual: Duration) -> Duration {
+        usual.saturating_mul(self.running.plan().patience())
     }
 
     fn belief(&mut self) -> Result<Arc<Belief>, DemoError> {
@@ -164,6 +171,16 @@ impl Remote {
             self.boots.insert(boot, *key.public_key());
         }
         Ok(belief)
+    }
+
+    /// The image that a node attests, over a nonce made for this question, under the cluster's root; with
+    /// the document.
+    ///
+    /// # Errors
+    /// If it gives no attestation that can be believed.
+    pub fn attested(&self, node: usize) -> Result<(Measurement, Vec<u8>), DemoError> {
+        let boot = self.patiently(|runtime, client| runtime.block_on(client.attest(node, true)))?;
+        Ok((boot.measurement().clone(), boot.document().to_vec()))
     }
 
     fn ticket(&mut self) -> u64 {
@@ -177,10 +194,11 @@ impl Remote {
     fn change(&self, signed: &SignedChange, policy: Option<Vec<u8>>) -> Result<(), DemoError> {
         let since = Instant::now();
         loop {
-            let submit = self.client.submit_change(signed, policy.clone(), CHANGE_WITHIN);
+            let submit =
+                self.client.submit_change(signed, policy.clone(), self.within(CHANGE_WITHIN));
             match self.runtime.block_on(submit) {
                 Ok(_) => return Ok(()),
-                Err(ClientError::Refused(_)) if since.elapsed() < BEHIND_AT_MOST => {
+                Err(ClientError::Refused(_)) if since.elapsed() < self.within(BEHIND_AT_MOST) => {
                     std::thread::sleep(LOOK_EVERY);
                 }
                 Err(error) => return Err(failed(error)),
@@ -247,6 +265,9 @@ impl Nodes for Remote {
     }
     fn scope(&self) -> Scope {
         Scope { genesis: self.genesis.id(), incarnation: casemate_proto::Incarnation(0) }
+    }
+    fn patience(&self) -> u32 {
+        self.running.plan().patience()
     }
     fn now(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -350,7 +371,7 @@ impl Nodes for Remote {
                     });
                 }
             }
-            if since.elapsed() > STORE_WITHIN {
+            if since.elapsed() > self.within(STORE_WITHIN) {
                 let what = format!("gives no checkpoint over all of its {goal} records");
                 return Err(DemoError::Cluster { what });
             }
@@ -359,8 +380,9 @@ impl Nodes for Remote {
     }
 
     fn faults(&mut self) -> Option<&mut dyn Faults> {
-        // without a network of its own it is not the demo that asks
-        self.network.is_some().then_some(self)
+        // without a network of its own, or machines, it is not the demo that asks
+        let asked = self.network.is_some() || self.running.plan().guests.is_some();
+        asked.then_some(self)
     }
 }
 

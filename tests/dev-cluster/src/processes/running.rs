@@ -137,7 +137,8 @@ impl Running {
                 let waiting = waiting.join(", ");
                 tell.progress(&format!("the nodes attest each other; still waiting for {waiting}"));
             }
-            if since.elapsed() > BORN_WITHIN {
+            let within = BORN_WITHIN.saturating_mul(self.plan.patience());
+            if since.elapsed() > within {
                 let last: Vec<String> = self
                     .plan
                     .nodes
@@ -147,7 +148,7 @@ impl Running {
                     .collect();
                 return Err(DevError::Patience {
                     what: format!("the cluster was not born: waiting for {}", waiting.join(", ")),
-                    seconds: BORN_WITHIN.as_secs(),
+                    seconds: within.as_secs(),
                     hint: last.concat(),
                 });
             }
@@ -179,10 +180,11 @@ impl Running {
             if stop() {
                 return Err(DevError::Interrupted);
             }
-            if since.elapsed() > BORN_WITHIN {
+            let within = BORN_WITHIN.saturating_mul(self.plan.patience());
+            if since.elapsed() > within {
                 return Err(DevError::Patience {
                     what: "the nodes do not all hear one another".to_owned(),
-                    seconds: BORN_WITHIN.as_secs(),
+                    seconds: within.as_secs(),
                     hint: "; their `readyz` says what is in the way".to_owned(),
                 });
             }
@@ -269,10 +271,11 @@ fn parent_config(plan: &Plan, node: &PlannedNode) -> String {
         "# of node {name}, as `casemate-dev up` wrote it\n\
          node = \"{name}\"\nmanifest = \"../manifest.cbor\"\nfolder = \"data\"\n\
          enclave = \"unix:enclave.sock\"\nhttp = \"{http}\"\nrelay = \"{relay}\"\n\
-         triple_stock = {TRIPLE_STOCK}\nround_trip_ms = {ROUND_TRIP_MS}\n",
+         triple_stock = {TRIPLE_STOCK}\nround_trip_ms = {round_trip_ms}\n",
         name = node.name,
         http = node.http,
         relay = node.relay,
+        round_trip_ms = plan.guests.as_ref().map_or(ROUND_TRIP_MS, |guests| guests.round_trip_ms),
     );
     for route in &node.peers {
         let peer = plan.nodes.iter().find(|peer| peer.name == route.to);

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::birth::{Mother, bring_up, now, regions, runtime, spare};
 use super::control::stop_leftovers;
 use super::home::write;
-use super::{DevError, Home, Part, Plan, Program};
+use super::{DevError, Guests, Home, Part, Plan, Program};
 use crate::demo::people::People;
 use crate::demo::{DemoError, Options, Tell, policy, setup};
 
@@ -34,6 +34,8 @@ pub struct Wanted {
     pub keys: bool,
     /// Whether to leave it running and end.
     pub detach: bool,
+    /// What the enclaves are, where they are images.
+    pub guests: Option<Guests>,
 }
 
 /// Brings a cluster up, and stays with it unless it was told otherwise.
@@ -43,7 +45,8 @@ pub struct Wanted {
 pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), DemoError> {
     let (home, claim) = Home::create(&wanted.dir, wanted.fresh)?;
     let Options { nodes, threshold, .. } = wanted.options;
-    let plan = Plan::new(u64::from(threshold), &regions(nodes), wanted.first_port)?;
+    let plan = Plan::new(u64::from(threshold), &regions(nodes), wanted.first_port)?
+        .with_guests(wanted.guests.clone());
     let runtime = runtime()?;
     let told = told_to_end(&runtime)?;
     let people = People::new()?;
@@ -65,7 +68,7 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
     let policy = policy::policy(&people, at)?;
     setup::confirm(&mut remote, &people, &policy, tell)?;
     if wanted.keys {
-        setup::create_keys(&mut remote, &people, &stop, tell)?;
+        setup::create_keys(&mut remote, &people, &policy::KEYS, &stop, tell)?;
     }
     ready(&home, &plan, wanted.keys, tell);
     let mut running = remote.into_running();

@@ -157,7 +157,8 @@ impl Field {
         let governance =
             Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
         let limits = Limits { tau: TAU, ..Limits::default() };
-        let manifest = machine::manifest(&plan, &host, governance, people.freezers(), limits);
+        let manifest =
+            machine::manifest(&plan, &host, governance, people.freezers(), limits).unwrap();
         home.write_plan(&plan).unwrap();
         machine::write_root(&home, &host).unwrap();
         write_configurations(&home, &plan, &manifest).unwrap();

@@ -134,8 +134,9 @@ pub(super) fn wait_for(
             return Ok(());
         }
         faults(session)?.check_processes()?;
-        if since.elapsed() > BACK_WITHIN {
-            let seconds = BACK_WITHIN.as_secs();
+        let within = BACK_WITHIN.saturating_mul(session.nodes().patience());
+        if since.elapsed() > within {
+            let seconds = within.as_secs();
             let what =
                 format!("has waited {seconds} s, and not seen that node {name} {what}: {health:?}");
             return Err(DemoError::Cluster { what });
