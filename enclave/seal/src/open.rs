@@ -106,9 +106,5 @@ fn check_sealer(opening: &Opening<'_>, blob: &SealedBlob) -> Result<(), OpenErro
     if blob.header.boot != opening.former {
         return Err(OpenError::OtherSealer { sealed: blob.header.boot, former: opening.former });
     }
-    let message = SealedBlob::signing_bytes(&blob.hash());
-    let signature = ed25519_dalek::Signature::from_bytes(&blob.signature);
-    let signed = ed25519_dalek::VerifyingKey::from_bytes(&opening.former_key)
-        .is_ok_and(|key| key.verify_strict(&message, &signature).is_ok());
-    signed.then_some(()).ok_or(OpenError::Unsigned)
+    blob.is_signed_by(&opening.former_key).then_some(()).ok_or(OpenError::Unsigned)
 }

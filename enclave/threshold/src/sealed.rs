@@ -242,11 +242,21 @@ impl<S: ByteForm> LiveKey<S> {
         {
             return other("successors");
         }
+        // as after a restart: in the place of one that has lost its share its former boot stands, with which
+        // nobody signs, until the others have given the share back
+        let successor = |former: &Participant| {
+            let mut holders = of.holders.as_slice().iter();
+            *holders.find(|holder| holder.party == former.party).unwrap_or(former)
+        };
+        let Ok(holders) = Participants::new(of.former.as_slice().iter().map(successor).collect())
+        else {
+            return other("successors");
+        };
         let facts = KeyFacts {
             genesis: read.genesis,
             incarnation: certificate.incarnation,
             key: read.key,
-            holders: of.holders.clone(),
+            holders,
             threshold: read.threshold,
             chain_code: read.chain_code,
             transcript,

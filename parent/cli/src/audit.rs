@@ -33,8 +33,10 @@ use casemate_proto::{GenesisId, Hash32, ids::parse_hex};
 use clap::{Args, Subcommand};
 use thiserror::Error;
 
-use self::folder::{Folder, FolderError};
+pub(crate) use self::folder::Folder;
+use self::folder::FolderError;
 use self::live::{Compared, Live};
+pub(crate) use self::show::each_leaf;
 use crate::online::{self, CliError, OneNodeArgs};
 
 /// Most bytes of a list of what was seen on a chain.
@@ -144,7 +146,7 @@ fn parse_log_key(text: &str) -> Result<LogKey, casemate_proto::ids::IdError> {
 
 /// Why the command did not come to a good end.
 #[derive(Debug, Error)]
-enum AuditError {
+pub(crate) enum AuditError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("`{path}` is missing: is that a store's folder?")]

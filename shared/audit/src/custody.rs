@@ -104,6 +104,8 @@ pub struct CustodyEvidence {
     pub policy_in_force: bool,
     /// What can be signed at most, if it was computed.
     pub bounds: Option<Bounds>,
+    /// Whether the nodes seal their shares for the governors.
+    pub sealed: bool,
     /// How the owner leaves.
     pub exit: Exit,
 }
@@ -144,6 +146,7 @@ impl CustodyEvidence {
             freezers: manifest.freezers.len(),
             policy_in_force: true,
             bounds,
+            sealed: manifest.recovery.is_some(),
             exit,
         }
     }
@@ -283,6 +286,13 @@ fn who_holds(evidence: &CustodyEvidence, largest: usize, split: bool) -> Answer 
     if evidence.nodes.iter().any(|node| matches!(node.boundary, Boundary::Attested { .. })) {
         details.push("all Nitro enclaves rest on one vendor, in however many regions".to_owned());
     }
+    details.push(if evidence.sealed {
+        "sealed copies of the shares are files in the folder of each node's parent, and wherever those were copied to: encrypted, and for governors to open"
+            .to_owned()
+    } else {
+        "no copy of a share is kept anywhere: with the last enclaves that hold enough, a key is gone"
+            .to_owned()
+    });
     Answer {
         question: "who holds each share, and what boundary lies between them?",
         answer,
@@ -391,6 +401,15 @@ fn where_it_sits(evidence: &CustodyEvidence, split: bool) -> Answer {
         1 => "one key may freeze".to_owned(),
         freezers => format!("each of {freezers} keys may freeze alone"),
     });
+    if evidence.sealed {
+        details.push(format!(
+            "{k} of the {m} governors' recovery keys and the sealed files of {t} nodes together are every key, past every policy: no key of KMS stands between"
+        ));
+        details.push(
+            "the tools open sealed files in a cold recovery only, in enclaves that a certificate of the governors names"
+                .to_owned(),
+        );
+    }
     if split {
         details.push("whoever runs the instances can stop the service, not sign".to_owned());
     }
@@ -452,6 +471,7 @@ mod tests {
                 policy: Hash32::new([2; 32]),
                 lines: vec!["agent-7: at most 200.00 USDC in any 24h".to_owned()],
             }),
+            sealed: false,
             exit: Exit::TransferOnly,
         }
     }
@@ -511,6 +531,20 @@ mod tests {
             assert_eq!(report.is_split(), split, "{boundaries:?}");
             assert_ne!(report.hardware(), "every share in an attested enclave");
         }
+    }
+
+    #[test]
+    fn where_sealed_shares_are_and_who_could_open_them_is_said() {
+        let mut evidence = evidence([attested(None), attested(None), attested(None)]);
+        let text = CustodyReport::new(&evidence).to_string();
+        assert!(text.contains("no copy of a share is kept anywhere"), "{text}");
+        assert!(!text.contains("recovery keys"), "{text}");
+        evidence.sealed = true;
+        let text = CustodyReport::new(&evidence).to_string();
+        assert!(text.contains("in the folder of each node's parent"), "{text}");
+        let who = "2 of the 3 governors' recovery keys and the sealed files of 2 nodes together are every key";
+        assert!(text.contains(who), "{text}");
+        assert!(!text.contains("no copy of a share"), "{text}");
     }
 
     #[test]

@@ -21,10 +21,12 @@
 
 use casemate_proto::ids::Hash32;
 use casemate_proto::recovery::{
-    MAX_SIGNED_CERTIFICATE, RecoveryCertificate, RecoveryGranted, SignedCertificate,
+    LedgerName, MAX_SIGNED_CERTIFICATE, RecoveryBoot, RecoveryCertificate, RecoveryGranted,
+    SignedCertificate,
 };
-use casemate_proto::{Denial, DenialCode, UnixMillis};
+use casemate_proto::{Denial, DenialCode, Incarnation, NodeName, UnixMillis};
 
+use crate::admission::AdmissionError;
 use crate::apply::{Committed, Effect};
 use crate::entry::{Attachment, Entry, EntryBody};
 use crate::state::{BootState, FreezeState, RequestStatus, State};
@@ -46,7 +48,107 @@ pub fn commit(granted: &RecoveryGranted) -> Committed {
     Committed::dangerous_assume(entry, Some(attachment))
 }
 
-/// What the certificate says of the ledger, compared with the ledger.
+/// Why a ledger is not the one that a certificate takes up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Another incarnation.
+    #[error("it takes up incarnation {named}, and this is {here}")]
+    Incarnation {
+        /// The certificate's.
+        named: Incarnation,
+        /// The ledger's.
+        here: Incarnation,
+    },
+    /// Another size, root or state.
+    #[error(
+        "it takes up another ledger: {} entries with root {}, and here are {} with {}",
+        .named.size, .named.root, .here.size, .here.root
+    )]
+    Ledger {
+        /// The certificate's.
+        named: LedgerName,
+        /// The ledger's.
+        here: LedgerName,
+    },
+    /// Another policy, other images or revocations.
+    #[error("its policy, images or revocations are not the ledger's")]
+    InForce,
+    /// A boot that this ledger does not take.
+    #[error("the boot of node `{node}`: {reason}")]
+    Boot {
+        /// Whose.
+        node: NodeName,
+        /// Why not.
+        reason: BootRefused,
+    },
+}
+
+/// Why a boot is not taken into a recovery.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootRefused {
+    /// It is one of the former.
+    #[error("it was a boot of this cluster before")]
+    Former,
+    /// Its image is too old.
+    #[error("its image has version {boot} of apply, and the ledger is at {ledger}")]
+    Version {
+        /// The image's.
+        boot: u64,
+        /// The ledger's.
+        ledger: u64,
+    },
+    /// Its attestation does not hold.
+    #[error(transparent)]
+    Evidence(#[from] AdmissionError),
+}
+
+/// Compares what a certificate says of a ledger with the ledger; `hash` is that of the ledger's state. Who signed it is
+/// not asked: for whoever draws one up or is to sign it, and for what follows the signatures.
+///
+/// # Errors
+/// Naming the first thing that does not fit.
+pub fn examine(
+    state: &State,
+    hash: Hash32,
+    certificate: &RecoveryCertificate,
+) -> Result<Vec<BootState>, Unfit> {
+    let RecoveryCertificate { former, ledger, policy, images, revoked, .. } = certificate;
+    let again = casemate_proto::sabotaged!("certificate_accepted_twice");
+    let older = again || casemate_proto::sabotaged!("older_ledger_recovered");
+    if *former != state.incarnation && !again {
+        return Err(Unfit::Incarnation { named: *former, here: state.incarnation });
+    }
+    let here = LedgerName { size: state.size(), root: state.root(), state: hash };
+    if *ledger != here && !older {
+        return Err(Unfit::Ledger { named: *ledger, here });
+    }
+    if *policy != state.policy.as_ref().map(|policy| policy.hash)
+        || !images.iter().eq(&state.images)
+        || !revoked.iter().eq(&state.revoked)
+    {
+        return Err(Unfit::InForce);
+    }
+    let take = |boot: &RecoveryBoot| {
+        let record = &boot.offer.record;
+        let id = record.id();
+        if (state.retired_boots.contains(&id) || state.is_current(&id)) && !again {
+            return Err(BootRefused::Former);
+        }
+        if record.apply_version < state.version {
+            return Err(BootRefused::Version { boot: record.apply_version, ledger: state.version });
+        }
+        let (scope, at) = (certificate.scope(), certificate.at);
+        let measurement =
+            crate::admission::verify_boot(record, &scope, &state.manifest, &state.images, at)?;
+        Ok(BootState::of(record, measurement, at.max(state.time)))
+    };
+    let boots = certificate.boots.iter().map(|boot| {
+        take(boot).map_err(|reason| Unfit::Boot { node: boot.offer.record.node.clone(), reason })
+    });
+    boots.collect()
+}
+
+/// The certificate that travels beside an entry, compared with the ledger.
 fn check(
     state: &State,
     named: &Hash32,
@@ -64,52 +166,7 @@ fn check(
     if granted.id() != *named {
         return Err("another certificate travels beside it".to_owned());
     }
-    let certificate = granted.certificate();
-    let RecoveryCertificate { former, ledger, policy, images, revoked, .. } = certificate;
-    let again = casemate_proto::sabotaged!("certificate_accepted_twice");
-    let older = again || casemate_proto::sabotaged!("older_ledger_recovered");
-    if *former != state.incarnation && !again {
-        return Err(format!("it takes up incarnation {former}, and this is {}", state.incarnation));
-    }
-    if (ledger.size, ledger.root, ledger.state) != (state.size(), state.root(), before) && !older {
-        return Err(format!(
-            "it takes up another ledger: {} entries with root {}, and here are {} with {}",
-            ledger.size,
-            ledger.root,
-            state.size(),
-            state.root()
-        ));
-    }
-    if *policy != state.policy.as_ref().map(|policy| policy.hash)
-        || !images.iter().eq(&state.images)
-        || !revoked.iter().eq(&state.revoked)
-    {
-        return Err("its policy, images or revocations are not the ledger's".to_owned());
-    }
-    let mut boots = Vec::new();
-    for boot in &certificate.boots {
-        let record = &boot.offer.record;
-        let wrong = |reason: &dyn core::fmt::Display| {
-            Err(format!("the boot of node `{}`: {reason}", record.node))
-        };
-        let id = record.id();
-        if (state.retired_boots.contains(&id) || state.is_current(&id)) && !again {
-            return wrong(&"it was a boot of this cluster before");
-        }
-        if record.apply_version < state.version {
-            return wrong(&format_args!(
-                "its image has version {} of apply, and the ledger is at {}",
-                record.apply_version, state.version
-            ));
-        }
-        let (scope, at) = (certificate.scope(), certificate.at);
-        let evidence =
-            crate::admission::verify_boot(record, &scope, &state.manifest, &state.images, at);
-        match evidence {
-            Ok(measurement) => boots.push(BootState::of(record, measurement, at.max(state.time))),
-            Err(error) => return wrong(&error),
-        }
-    }
+    let boots = examine(state, before, granted.certificate()).map_err(|error| error.to_string())?;
     Ok((granted, boots))
 }
 

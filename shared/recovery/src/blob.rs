@@ -179,6 +179,15 @@ impl SealedBlob {
     pub fn signing_bytes(hash: &Hash32) -> Vec<u8> {
         [b"casemate/sealed-blob/v1\0".as_slice(), hash.as_bytes()].concat()
     }
+
+    /// Whether the boot with this Ed25519 key sealed it.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &[u8; 32]) -> bool {
+        let message = Self::signing_bytes(&self.hash());
+        let signature = ed25519_dalek::Signature::from_bytes(&self.signature);
+        ed25519_dalek::VerifyingKey::from_bytes(key)
+            .is_ok_and(|key| key.verify_strict(&message, &signature).is_ok())
+    }
 }
 
 fn part_binding(header: &Header, governor: u16) -> (Vec<u8>, [u8; 2]) {

@@ -1,5 +1,6 @@
 //! `casemate-dev`: a local cluster and the demo.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,12 @@ enum Command {
     /// The parent of a node: what `up` starts.
     #[command(hide = true)]
     Parent(ParentArgs),
+    /// The operator's tool, as `casemate` is: for tests of clusters that are run by its commands.
+    #[command(hide = true, disable_help_flag = true)]
+    Casemate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(Args)]
@@ -181,7 +188,7 @@ struct UpArgs {
     dir: PathBuf,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Remove a stopped cluster that is in the folder. Its keys are gone already.
+    /// Remove a stopped cluster that is in the folder, and with it what its nodes sealed.
     #[arg(long)]
     fresh: bool,
     /// Have the demo's keys generated as well: agent-7, agent-9, payout, treasury and notary.
@@ -300,6 +307,9 @@ fn main() -> ExitCode {
             return if error.print().is_ok() { code } else { ExitCode::FAILURE };
         }
     };
+    if let Command::Casemate { arguments } = cli.command {
+        return casemate_cli::run([OsString::from("casemate")].into_iter().chain(arguments));
+    }
     match command(cli.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -343,6 +353,8 @@ fn command(command: Command) -> Result<bool, DemoError> {
             run_refusal(guests, Program::current()?, &args.dir, wanted, &mut terminal)?;
         }
         Command::Root(args) => machine::make_root(&args.out)?,
+        // a program of its own, which ran already
+        Command::Casemate { .. } => return Ok(false),
         Command::Enclave(args) => enclave::run(&args.dir, &args.node, args.while_stdin)?,
         Command::Parent(args) => {
             parent::run(&args.config, args.pid_file.as_deref(), args.while_stdin)?;

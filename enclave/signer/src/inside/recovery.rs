@@ -170,16 +170,27 @@ impl Remains {
 
     /// Everything in order: three nodes of the next incarnation.
     fn recover(self) -> (Trio, SignedCertificate) {
+        self.recover_without(None)
+    }
+
+    /// The same, with one node that has lost its blob.
+    fn recover_without(self, lost: Option<usize>) -> (Trio, SignedCertificate) {
         let former = State::from_snapshot(&self.snapshot).unwrap().incarnation();
         let to = Incarnation(former.0.checked_add(1).unwrap());
         let mut fresh = self.fresh(to);
-        let signed = Self::signed(self.certificate(&fresh, to));
+        let mut certificate = self.certificate(&fresh, to);
+        if let Some(boot) = lost.and_then(|lost| certificate.boots.get_mut(lost)) {
+            boot.sealed = None;
+        }
+        let signed = Self::signed(certificate);
         let nodes: Vec<Node> = fresh
             .iter_mut()
             .zip(&self.blobs)
-            .map(|(fresh, blob)| {
-                let releases = self.releases(&signed, blob);
-                self.begin(fresh, &self.parts(&signed, Some(blob), &releases), self.now).unwrap()
+            .enumerate()
+            .map(|(at, (fresh, blob))| {
+                let blob = (lost != Some(at)).then_some(blob);
+                let releases = blob.map(|blob| self.releases(&signed, blob)).unwrap_or_default();
+                self.begin(fresh, &self.parts(&signed, blob, &releases), self.now).unwrap()
             })
             .collect();
         let mut trio = Trio {
@@ -256,6 +267,20 @@ fn all_enclaves_end_at_once_and_the_keys_sign_again_after_a_recovery() {
     trio.now = signed.certificate.expires.saturating_add(window);
     trio.work(50);
     assert_eq!(trio.note(), (true, true));
+}
+
+#[test]
+fn node_without_a_blob_gets_its_share_of_every_key_from_the_others() {
+    let (mut trio, _) = working().end().recover_without(Some(1));
+    assert_eq!(trio.nodes[1].keys(), (2, 0));
+    for _ in 0..60 {
+        if trio.nodes[1].keys() != (2, 2) {
+            trio.work(1_000);
+        }
+    }
+    for node in &trio.nodes {
+        assert_eq!(node.keys(), (2, 2), "{}", node.name());
+    }
 }
 
 #[test]

@@ -10,16 +10,18 @@ use std::collections::BTreeMap;
 use casemate_attestation_verify::{
     AWS_NITRO_ENCLAVES_G1_PEM, At, Evidence, Expectations, TrustRoot, verify,
 };
-use casemate_audit::Record;
 use casemate_audit::custody::{
     Boundary, Bounds, CustodyEvidence, CustodyReport, Exit, UnixMillisText,
 };
+use casemate_audit::store::attachment_path;
+use casemate_audit::{Record, StoreRead as _};
 use casemate_ledger::replay::Replayer;
 use casemate_ledger::{Entry, EntryBody, State};
 use casemate_policy::bounds::{Bound, Cluster, Setting, Span, bounds};
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{BootRecord, GenesisRecord, Hardware};
-use casemate_proto::{NodeName, UnixMillis};
+use casemate_proto::recovery::{MAX_SIGNED_CERTIFICATE, SignedCertificate};
+use casemate_proto::{NodeName, UnixMillis, cbor};
 
 use super::AuditError;
 use super::folder::Folder;
@@ -127,11 +129,20 @@ fn current_boots(
     genesis.boots.iter().for_each(|boot| keep(boot, born));
     // a record that cannot be read here was a finding of the verification before
     let _ = each_leaf(folder, 0, size, |_, leaf| {
-        if let Ok(record) = Record::parse(leaf)
-            && let Ok(Entry { body: EntryBody::Admit(boot), .. }) =
-                Entry::decode(&record.fields().entry)
-        {
-            keep(&boot, admitted);
+        let entry = Record::parse(leaf).map(|record| Entry::decode(&record.fields().entry));
+        match entry {
+            Ok(Ok(Entry { body: EntryBody::Admit(boot), .. })) => keep(&boot, admitted),
+            Ok(Ok(Entry { body: EntryBody::Recover { certificate }, .. })) => {
+                let beside = folder.read(&attachment_path(&certificate), MAX_SIGNED_CERTIFICATE);
+                let signed = beside.ok().flatten().and_then(|bytes| {
+                    cbor::decode::<SignedCertificate>(&bytes, MAX_SIGNED_CERTIFICATE).ok()
+                });
+                if let Some(SignedCertificate { certificate, .. }) = signed {
+                    let scope = certificate.scope();
+                    certificate.boots.iter().for_each(|boot| keep(&boot.offer.record, scope));
+                }
+            }
+            _ => {}
         }
         Ok(true)
     });

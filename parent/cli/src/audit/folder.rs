@@ -12,7 +12,7 @@ const MAX_FILES: usize = 1 << 20;
 
 /// Why a store's file cannot be read.
 #[derive(Debug, Error)]
-pub(super) enum FolderError {
+pub(crate) enum FolderError {
     #[error("cannot read `{path}`: {error}")]
     Unreadable { path: String, error: io::Error },
     #[error("`{path}` is larger than {max} bytes")]
@@ -25,11 +25,11 @@ pub(super) enum FolderError {
 
 /// A store on disk.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     /// Opens a folder.
-    pub(super) fn open(path: &Path) -> Result<Self, FolderError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let error = match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => return Ok(Self(path.to_owned())),
             Ok(_) => io::ErrorKind::NotADirectory.into(),

@@ -83,7 +83,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<bool, AuditError> {
 }
 
 /// Shows the leaves from `from` on until `size`, or until `show` says no more.
-pub(super) fn each_leaf(
+pub(crate) fn each_leaf(
     folder: &Folder,
     from: u64,
     size: u64,

@@ -146,6 +146,8 @@ pub(crate) enum CliError {
     Json(#[from] serde_json::Error),
     #[error("interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Recover(Box<crate::recover::RecoverError>),
 }
 
 impl CliError {
@@ -188,6 +190,11 @@ pub(crate) struct Session {
 }
 
 impl ClusterArgs {
+    /// The one of a cluster file, or of the environment.
+    pub(crate) const fn of_file(cluster: Option<PathBuf>) -> Self {
+        Self { cluster, node: Vec::new(), genesis: None, trust_root: None }
+    }
+
     /// Reads what names the cluster. Asks nothing.
     pub(crate) fn open(&self) -> Result<Session, CliError> {
         let settings = casemate_client::Settings::default();

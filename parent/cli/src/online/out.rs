@@ -48,7 +48,7 @@ pub(crate) fn text(text: &str) -> Result<(), CliError> {
 }
 
 /// Says something on standard error, where it is not mixed with what a program reads.
-pub(super) fn note(text: &str) -> Result<(), CliError> {
+pub(crate) fn note(text: &str) -> Result<(), CliError> {
     Ok(writeln!(io::stderr(), "{text}")?)
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn line(out: &mut String, name: &str, value: impl std::fmt::Display) 
 }
 
 /// Asks a person at the terminal; anything but `yes` is no.
-pub(super) fn confirm(question: &str) -> Result<(), CliError> {
+pub(crate) fn confirm(question: &str) -> Result<(), CliError> {
     if !io::stdin().is_terminal() {
         return Err(CliError::Usage(format!(
             "{question} Nobody is at a terminal to ask: give `--yes` to say so"

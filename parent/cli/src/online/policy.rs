@@ -232,12 +232,7 @@ struct SignatureFile {
 /// Runs `casemate policy sign`. Asks nothing of anybody but the person.
 pub(crate) fn sign(args: &SignArgs) -> Result<u8, CliError> {
     let envelope = load_change(&args.change)?;
-    let file = ClusterArgs {
-        cluster: args.cluster.clone(),
-        node: Vec::new(),
-        genesis: None,
-        trust_root: None,
-    };
+    let file = ClusterArgs::of_file(args.cluster.clone());
     let cluster = match &args.cluster {
         Some(_) => file.file()?,
         None => None,

@@ -296,7 +296,8 @@ fn print_cluster(text: &mut String, view: &ClusterView, manifest: &Manifest) {
         None => out::line(text, "policy", "NONE IN FORCE: nothing is signed"),
     }
     for freeze in &view.freezes {
-        let by = freeze.by.map_or_else(|| "nobody was heard".to_owned(), |by| by.to_string());
+        // where no freezer was heard for too long, and after a recovery
+        let by = freeze.by.map_or_else(|| "the cluster itself".to_owned(), |by| by.to_string());
         out::line(text, "FROZEN", format_args!("{}  since {}, by {by}", freeze.id, freeze.at));
     }
     for change in &view.pending_changes {

@@ -153,6 +153,9 @@ pub enum DemoError {
     /// A key.
     #[error(transparent)]
     Credential(#[from] CredentialFileError),
+    /// A governor's file for recoveries.
+    #[error(transparent)]
+    Recovery(Box<casemate_cli::recover::RecoverError>),
     /// A signature with one.
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -1,12 +1,19 @@
 //! Who takes part: governors, a freezer, requesters and approvers, each with a key of their own,
 //! made of the operating system's randomness for this one run.
 
+use std::path::Path;
+
+use casemate_cli::recover::{Record, RecoverError, RecoveryKey};
 use casemate_client::credential::{self, Credential};
 use casemate_client::{FileCredential, Role, Scope, Sign as _};
 use casemate_proto::governance::{Change, ChangeEnvelope, SignedChange};
 use casemate_proto::hash::tagged_hash;
+use casemate_proto::manifest::RecoveryKeys;
 use casemate_proto::stamp::{Method, Stamp};
-use casemate_proto::{Algorithm, Hash32, Millis, PrincipalId, PublicKey, RequestId, UnixMillis};
+use casemate_proto::{
+    Algorithm, GenesisId, Hash32, Incarnation, Millis, PrincipalId, PublicKey, RequestId,
+    UnixMillis,
+};
 
 use super::DemoError;
 
@@ -88,8 +95,14 @@ impl Who {
 #[derive(Debug)]
 pub struct People {
     governors: Vec<Credential>,
+    /// One for each governor; none where nothing is to be sealed.
+    recovery: Vec<RecoveryKey>,
     freezer: Credential,
     persons: Vec<(Who, Person)>,
+}
+
+fn failed(error: RecoverError) -> DemoError {
+    DemoError::Recovery(Box::new(error))
 }
 
 /// How many of the governors must sign a change.
@@ -117,7 +130,47 @@ impl People {
             .into_iter()
             .map(Credential::generate)
             .collect::<Result<_, _>>()?;
-        Ok(Self { governors, freezer: Credential::generate(Algorithm::Ed25519)?, persons })
+        let freezer = Credential::generate(Algorithm::Ed25519)?;
+        Ok(Self { governors, recovery: Vec::new(), freezer, persons })
+    }
+
+    /// The same, with a recovery key for each governor: their cluster seals its shares.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_recovery() -> Result<Self, DemoError> {
+        let mut people = Self::new()?;
+        people.recovery = people
+            .governors
+            .iter()
+            .map(|_| RecoveryKey::generate())
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        Ok(people)
+    }
+
+    /// The governors' recovery keys, for the manifest.
+    #[must_use]
+    pub fn recovery_keys(&self) -> Option<RecoveryKeys> {
+        let keys = self.recovery.iter().map(RecoveryKey::public).collect();
+        (!self.recovery.is_empty()).then_some(RecoveryKeys { keys })
+    }
+
+    /// Writes each governor's recovery key and its empty record of recoveries into a folder: what a
+    /// development cluster gives away.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_recovery(&self, folder: &Path, genesis: GenesisId) -> Result<(), DemoError> {
+        let file = |error| DemoError::File { path: folder.to_owned(), error };
+        std::fs::create_dir_all(folder).map_err(file)?;
+        for ((governor, key), number) in self.governors.iter().zip(&self.recovery).zip(1_u32..) {
+            let path = |kind: &str| folder.join(format!("governor-{number}.{kind}"));
+            key.create(&path("recovery-key")).map_err(failed)?;
+            let record = Record::new(genesis, governor.id(), Incarnation(0));
+            record.create(&path("record")).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The governors' public keys.

@@ -102,7 +102,8 @@ pub fn manifest(plan: &Plan, host: &SimHost, people: &People) -> Result<Manifest
         limits.tau = TAU_OF_IMAGES;
         limits.delta = DELTA_OF_IMAGES;
     }
-    machine::manifest(plan, host, governance, people.freezers(), limits)
+    let manifest = machine::manifest(plan, host, governance, people.freezers(), limits)?;
+    Ok(Manifest { recovery: people.recovery_keys(), ..manifest })
 }
 
 /// Puts a proxy before each way from one parent to another.
@@ -135,7 +136,8 @@ fn readme(home: &Home, plan: &Plan, program: &Program) -> String {
     let mut text = format!(
         "A Casemate cluster for development: {} of {} nodes sign. Made by `casemate-dev up`.\n\n\
          cluster.json has everybody's keys in it, and root.der the simulated root's: neither is for anything\n\
-         but development. Key shares are in the memory of the enclaves and nowhere else.\n\n\
+         but development. Key shares are in the memory of the enclaves, and sealed in NODE/data/sealed: what is in\n\
+         governors/ opens that in a cold recovery, and is for development only as well.\n\n\
          A process that is killed is started again by its command line. An enclave then is another boot, which\n\
          the others admit, and which gets its shares from them. So no more than {} of the {} nodes may be\n\
          gone, or on their way back, at one time.\n",

@@ -10,6 +10,9 @@ use super::running::start;
 use super::{Child, DevError, Home, Part, Plan, Program};
 use crate::demo::Tell;
 
+/// What is said when every process has stopped.
+pub(super) const STOPPED: &str =
+    "stopped: no enclave holds a share any more; what they sealed is in NODE/data/sealed";
 /// How long `up` may take to stop all of its processes.
 const UP_ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// How long a process may take.
@@ -18,6 +21,8 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// How long a process must run to be said to have started, where nothing else shows it.
 const HOLDS_FOR: Duration = Duration::from_millis(500);
+/// The phase of an enclave that was told to begin another incarnation.
+const RECOVERING: &str = "recovering";
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often somebody who waits is told.
@@ -33,7 +38,7 @@ pub fn down(dir: &Path, tell: &mut dyn Tell) -> Result<(), DevError> {
     let stopped = stop_leftovers(&home, &plan)?;
     tell.say(match (was_up, stopped) {
         (false, 0) => "nothing of it runs",
-        _ => "stopped: the keys are gone with the enclaves' memory",
+        _ => STOPPED,
     });
     Ok(())
 }
@@ -131,6 +136,10 @@ pub fn start_node(
                 Some(enclave) if ready.ready && enclave.shares == enclave.keys => {
                     let shares = enclave.shares;
                     tell.say(&format!("node {}: serves, with {shares} key shares", node.name));
+                    return Ok(());
+                }
+                Some(enclave) if enclave.phase == RECOVERING => {
+                    tell.say(&format!("node {}: offers itself for a recovery", node.name));
                     return Ok(());
                 }
                 Some(enclave) => {

@@ -44,8 +44,8 @@ pub enum DevError {
     },
     /// A cluster ran in the folder and has stopped.
     #[error(
-        "the cluster in `{}` has stopped, and its keys are gone: they were in the memory of its \
-         enclaves, and cold recovery is not there yet; `--fresh` removes it and starts another",
+        "the cluster in `{}` has stopped, and its keys are gone from the memory of its enclaves: `casemate recover` \
+         brings it back from what they sealed, and `--fresh` removes it and starts another",
         path.display()
     )]
     Stopped {

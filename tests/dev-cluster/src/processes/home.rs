@@ -6,6 +6,7 @@
 //! root.der              the simulated root with its secret key
 //! manifest.cbor         what the cluster is to be
 //! policy.toml           the policy that was in force first
+//! governors/            each governor's recovery key and record, so for development only
 //! README                how to start and stop each process by hand
 //! up.pid                `up`, while it runs
 //! NODE/enclave.sock     the enclave's door
@@ -237,8 +238,8 @@ impl Home {
 
     /// Removes what a cluster of this plan has in its folder, and nothing else.
     fn clear(&self, plan: &Plan) -> Result<(), DevError> {
-        for node in &plan.nodes {
-            let folder = self.node(&node.name);
+        let nodes = plan.nodes.iter().map(|node| self.node(&node.name));
+        for folder in nodes.chain([self.governors()]) {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(DevError::file("remove", &folder)(error));
@@ -328,6 +329,11 @@ impl Home {
     #[must_use]
     pub fn policy(&self) -> PathBuf {
         self.root.join("policy.toml")
+    }
+    /// The governors' recovery keys and records.
+    #[must_use]
+    pub fn governors(&self) -> PathBuf {
+        self.root.join("governors")
     }
     /// How to start and stop what by hand.
     #[must_use]

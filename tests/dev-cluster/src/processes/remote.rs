@@ -124,6 +124,12 @@ impl Remote {
         })
     }
 
+    /// Which cluster it is.
+    #[must_use]
+    pub fn genesis(&self) -> casemate_proto::GenesisId {
+        self.genesis.id()
+    }
+
     /// The processes.
     pub fn running(&mut self) -> &mut Running {
         &mut self.running

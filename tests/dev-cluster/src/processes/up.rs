@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::birth::{Mother, bring_up, now, regions, runtime, spare};
-use super::control::stop_leftovers;
+use super::control::{STOPPED, stop_leftovers};
 use super::home::write;
 use super::{DevError, Guests, Home, Part, Plan, Program};
 use crate::demo::people::People;
@@ -49,7 +49,7 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
         .with_guests(wanted.guests.clone());
     let runtime = runtime()?;
     let told = told_to_end(&runtime)?;
-    let people = People::new()?;
+    let people = People::with_recovery()?;
     let stop = || told.load(Ordering::Relaxed);
     let mother = Mother {
         home: home.clone(),
@@ -63,6 +63,7 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
         stop: &stop,
     };
     let mut remote = bring_up(mother, tell)?;
+    people.write_recovery(&home.governors(), remote.genesis())?;
     let at = now();
     write(&home.policy(), policy::text(&people, at).as_bytes())?;
     let policy = policy::policy(&people, at)?;
@@ -98,7 +99,7 @@ pub fn up(wanted: &Wanted, program: Program, tell: &mut dyn Tell) -> Result<(), 
     tell.say("stopping");
     running.stop();
     stop_leftovers(&home, &plan)?;
-    tell.say("stopped: the keys are gone with the enclaves' memory");
+    tell.say(STOPPED);
     drop(claim);
     Ok(())
 }
@@ -131,6 +132,10 @@ fn ready(home: &Home, plan: &Plan, keys: bool, tell: &mut dyn Tell) {
     tell.say(&format!("cluster file    {file}: with everybody's keys, for development only"));
     tell.say(&format!("policy in force {}", home.policy().display()));
     tell.say(&format!(
+        "governors       {}: recovery keys and records, for development only",
+        home.governors().display()
+    ));
+    tell.say(&format!(
         "by hand         {} has each process's command line",
         home.readme().display()
     ));
@@ -162,7 +167,7 @@ fn ready(home: &Home, plan: &Plan, keys: bool, tell: &mut dyn Tell) {
     };
     tell.say(&survives);
     tell.say(
-        "key shares are in the enclaves' memory: when all are stopped, the keys are gone (there is no cold \
-         recovery yet)",
+        "key shares are in the enclaves' memory, and sealed in NODE/data/sealed: when a majority is gone at \
+         once, `casemate recover` brings the cluster back",
     );
 }

@@ -81,7 +81,7 @@ fn stopped_cluster_is_kept_until_a_fresh_one_is_asked_for() {
     write(&home.cluster_file(), b"{}").unwrap();
     fs::write(folder.path().join("notes.txt"), "mine").unwrap();
     let error = Home::create(folder.path(), false).unwrap_err();
-    assert!(error.to_string().contains("its keys are gone"), "{error}");
+    assert!(error.to_string().contains("its keys are gone from"), "{error}");
     assert!(home.plan().exists() && home.cluster_file().exists());
     let (home, _claim) = Home::create(folder.path(), true).unwrap();
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
