@@ -116,6 +116,9 @@ pub(crate) struct Core {
     pub(crate) started: Instant,
     pub(crate) genesis: GenesisRecord,
     majority: Mutex<Option<(Instant, Millis)>>,
+    /// Whoever has it may append an admission, until that is applied, or change the members: one that
+    /// is changed behind an admission may be retired by it.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Core {
@@ -186,6 +189,7 @@ impl Core {
             started: Instant::now(),
             genesis,
             majority: Mutex::default(),
+            turn: Arc::default(),
         });
         core.watch_roots(&view);
         if begins {

@@ -269,6 +269,17 @@ impl LogStore {
             .any(|entry| matches!(entry.payload, EntryPayload::Normal(_)))
     }
 
+    /// Whether the log has an admission that is not applied: who is current changes with it.
+    pub(crate) fn has_unapplied_admission(&self) -> bool {
+        let log = self.lock();
+        let is_admission = |entry: &RaftEntry| match &entry.payload {
+            EntryPayload::Normal(payload) => matches!(payload.entry().body, EntryBody::Admit(_)),
+            _ => false,
+        };
+        let open = log.entries.iter().rev().take_while(|entry| Some(entry.log_id) > log.applied);
+        open.into_iter().any(is_admission)
+    }
+
     /// Up to where to forget so that at most so many entries and bytes are kept; `None` while they
     /// are within it. Only what is applied counts: the rest must be kept. Goes a quarter below the
     /// caps, so as not to be asked for one entry at a time.

@@ -100,6 +100,11 @@ impl Core {
 
     /// Takes one step. Whether there may be another.
     async fn reconcile(&self) -> bool {
+        let Ok(_turn) = self.turn.try_lock() else { return false };
+        // what is current is known only when the admissions in the log are applied
+        if self.log.has_unapplied_admission() {
+            return false;
+        }
         let metrics = self.raft.metrics().borrow().clone();
         if metrics.current_leader != Some(NodeId(self.me)) {
             return false;

@@ -222,10 +222,13 @@ impl Core {
     }
 
     async fn append(self: &Arc<Self>, proposal: Proposal) {
-        if let EntryBody::Admit(record) = &proposal.body
-            && !self.may_admit(record.id(), &record.node)
-        {
-            return;
+        let mut turn = None;
+        if let EntryBody::Admit(record) = &proposal.body {
+            // whoever asks is heard again a moment later
+            turn = Arc::clone(&self.turn).try_lock_owned().ok();
+            if turn.is_none() || !self.may_admit(record.id(), &record.node) {
+                return;
+            }
         }
         let Proposal { body, attachment, _room, .. } = proposal;
         let (body, attachment) = match attachment {
@@ -251,7 +254,7 @@ impl Core {
             Ok(written) => {
                 // its share is taken until it is applied, or lost with this boot's leadership
                 self.runtime.spawn(async move {
-                    let _room = _room;
+                    let (_room, _turn) = (_room, turn);
                     tokio::select! {
                         () = core.halt.raised() => {}
                         _ = written => {}

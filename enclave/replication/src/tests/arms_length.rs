@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use casemate_ledger::{Entry, EntryBody};
 use casemate_proto::ids::Hash32;
+use casemate_proto::manifest::BootRecord;
 use casemate_proto::{BootId, GenesisId, NodeName, UnixMillis};
 use openraft::RaftLogReader as _;
 use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _, RaftStateMachine as _};
@@ -44,6 +45,26 @@ async fn five() -> (LogStore, Halt) {
     log.blocking_append((0..5).map(|index| blank(1, index))).await.unwrap();
     assert_eq!(halt.reason(), None);
     (log, halt)
+}
+
+#[tokio::test]
+async fn members_wait_for_an_admission_that_is_in_the_log_and_not_applied() {
+    let (mut log, _halt) = five().await;
+    log.note_applied(id(1, 4));
+    assert!(!log.has_unapplied_admission());
+    let record = BootRecord {
+        node: NodeName::new("a").unwrap(),
+        key: [1; 32],
+        channel_key: [2; 32],
+        nonce: [3; 32],
+        apply_version: 1,
+        evidence: Vec::new(),
+    };
+    let entries = [ledger(1, 5, EntryBody::Admit(record)), ledger(1, 6, EntryBody::Tick)];
+    log.blocking_append(entries).await.unwrap();
+    assert!(log.has_unapplied_admission());
+    log.note_applied(id(1, 5));
+    assert!(!log.has_unapplied_admission());
 }
 
 #[tokio::test]
