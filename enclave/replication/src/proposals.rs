@@ -4,18 +4,18 @@
 //! result twice. The leader stamps the time and appends. What cannot become a ledger entry, or only
 //! one that every node would deny, is refused before that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use casemate_ledger::entry::{AttachmentError, MAX_ENTRY};
 use casemate_ledger::{Attachment, Entry, EntryBody};
-use casemate_proto::{BootId, UnixMillis};
+use casemate_proto::{BootId, NodeName, UnixMillis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::types::Payload;
+use crate::types::{NodeId, Payload};
 use crate::wire::Message;
 
 /// Most proposals that wait for a leader.
@@ -97,8 +97,8 @@ pub(crate) struct Proposals {
     me: BootId,
     queue: mpsc::Sender<Proposal>,
     room: Mutex<BTreeMap<BootId, Arc<Semaphore>>>,
-    /// Boots whose admission this leader appended a moment ago.
-    admitting: Mutex<BTreeMap<BootId, Instant>>,
+    /// Boots whose admission this leader appended a moment ago, with the ones that they replace.
+    admitting: Mutex<BTreeMap<BootId, (BootId, Instant)>>,
 }
 
 impl Proposals {
@@ -156,20 +156,44 @@ impl Proposals {
         Arc::clone(share).try_acquire_many_owned(bytes).map_err(|_| ProposalRefused::Busy)
     }
 
-    /// Whether the leader appended this boot's admission a moment ago; if not, notes that it does.
-    fn is_being_admitted(&self, boot: BootId) -> bool {
+    /// Whether this leader may append the admission of a boot in another's place; notes that it does. Not
+    /// twice in a row; and not where too few of the voters would be left to make it one itself.
+    fn admits(&self, boot: BootId, former: BootId, voters: &Voters<'_>) -> bool {
         let mut admitting = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
-        admitting.retain(|_, at| at.elapsed() < ADMISSION_MEMORY);
-        if admitting.len() >= MAX_PROPOSERS {
-            return true;
+        admitting.retain(|_, (_, at)| at.elapsed() < ADMISSION_MEMORY);
+        if admitting.len() >= MAX_PROPOSERS || admitting.contains_key(&boot) {
+            return false;
         }
-        match admitting.entry(boot) {
-            std::collections::btree_map::Entry::Occupied(_) => true,
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(Instant::now());
-                false
-            }
+        let leaving: BTreeSet<BootId> =
+            admitting.values().map(|(former, _)| *former).chain([former]).collect();
+        if !voters.remain_without(&leaving) {
+            tracing::info!(%boot, "not admitted yet: the members must change before another boot is retired");
+            return false;
         }
+        admitting.insert(boot, (former, Instant::now()));
+        true
+    }
+}
+
+/// Who votes, and who of them is current. An admission retires the boot that it replaces, which stops
+/// answering when it learns so. The new one votes only when the members have changed, and that takes a
+/// majority of those who voted before: so whoever retires a majority of them at once has nobody left to
+/// change the members with.
+struct Voters<'a> {
+    /// One set, or two while they change; each needs a majority of its own.
+    sets: &'a [BTreeSet<NodeId>],
+    current: &'a BTreeMap<NodeName, BootId>,
+}
+
+impl Voters<'_> {
+    /// Whether a majority of each set is current and not among those who leave.
+    fn remain_without(&self, leaving: &BTreeSet<BootId>) -> bool {
+        self.sets.iter().all(|set| {
+            let remains = |id: &&NodeId| {
+                !leaving.contains(&id.0) && self.current.values().any(|boot| *boot == id.0)
+            };
+            set.iter().filter(remains).count() > set.len() / 2
+        })
     }
 }
 
@@ -266,8 +290,8 @@ impl Core {
     }
 
     /// Whether this leader appends a boot's admission: not while it reaches the boot that the new one
-    /// would replace, or did a moment ago, and not twice in a row.
-    fn may_admit(&self, boot: BootId, node: &casemate_proto::NodeName) -> bool {
+    /// would replace, or did a moment ago, not twice in a row, and not where it would retire the majority.
+    fn may_admit(&self, boot: BootId, node: &NodeName) -> bool {
         let view = self.view.borrow().clone();
         if view.is_current(&boot) || view.retired.contains(&boot) {
             return false;
@@ -292,6 +316,61 @@ impl Core {
             tracing::info!(%node, "a new boot is not admitted: the current one is there");
             return false;
         }
-        !self.proposals.is_being_admitted(boot)
+        let metrics = self.raft.metrics().borrow().clone();
+        let sets = metrics.membership_config.membership().get_joint_config().clone();
+        let voters = Voters { sets: &sets, current: &view.boots };
+        self.proposals.admits(boot, *former, &voters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boot(byte: u8) -> BootId {
+        BootId::new([byte; 32])
+    }
+    fn set(bytes: &[u8]) -> BTreeSet<NodeId> {
+        bytes.iter().map(|byte| NodeId(boot(*byte))).collect()
+    }
+    fn current(bytes: &[u8]) -> BTreeMap<NodeName, BootId> {
+        let name = |at: usize| NodeName::new(&format!("n{at}")).unwrap();
+        bytes.iter().enumerate().map(|(at, byte)| (name(at), boot(*byte))).collect()
+    }
+    fn remain(sets: &[&[u8]], now: &[u8], leaving: &[u8]) -> bool {
+        let sets: Vec<_> = sets.iter().map(|bytes| set(bytes)).collect();
+        let leaving = leaving.iter().map(|byte| boot(*byte)).collect();
+        Voters { sets: &sets, current: &current(now) }.remain_without(&leaving)
+    }
+
+    #[test]
+    fn admission_that_would_retire_a_majority_of_the_voters_waits() {
+        assert!(remain(&[&[1, 2, 3]], &[1, 2, 3], &[1]));
+        // the first's new boot is admitted and does not vote yet
+        assert!(!remain(&[&[1, 2, 3]], &[11, 2, 3], &[2]));
+        assert!(!remain(&[&[1, 2, 3]], &[1, 2, 3], &[1, 2]));
+        // it votes now
+        assert!(remain(&[&[11, 2, 3]], &[11, 2, 3], &[2]));
+        // in the midst of that, both sets count
+        assert!(!remain(&[&[1, 2, 3], &[11, 2, 3]], &[11, 2, 3], &[2]));
+        assert!(remain(&[&[1, 2, 3, 4, 5]], &[11, 2, 3, 4, 5], &[2]));
+        assert!(!remain(&[&[1, 2, 3, 4, 5]], &[11, 12, 3, 4, 5], &[3]));
+    }
+
+    #[test]
+    fn new_boot_that_fails_before_it_votes_can_be_replaced() {
+        assert!(remain(&[&[1, 2, 3]], &[11, 2, 3], &[11]));
+    }
+
+    #[test]
+    fn admissions_under_way_count_and_none_is_made_twice() {
+        let (proposals, _queue) = Proposals::new(boot(3));
+        let (sets, current) = ([set(&[1, 2, 3])], current(&[1, 2, 3]));
+        let voters = Voters { sets: &sets, current: &current };
+        assert!(proposals.admits(boot(11), boot(1), &voters));
+        assert!(!proposals.admits(boot(11), boot(1), &voters));
+        assert!(!proposals.admits(boot(12), boot(2), &voters));
+        // another boot of the first node, which was started twice
+        assert!(proposals.admits(boot(13), boot(1), &voters));
     }
 }
