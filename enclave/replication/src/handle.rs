@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use casemate_ledger::{Attachment, EntryBody};
-use casemate_proto::{BootId, Millis, NodeName};
+use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
 
 use crate::core::{Core, Start, StartError};
 use crate::fatal::FatalReason;
@@ -60,10 +60,24 @@ impl Replication {
         body: EntryBody,
         attachment: Option<Attachment>,
     ) -> Result<(), ProposalRefused> {
+        self.propose_until(body, attachment, None)
+    }
+
+    /// The same of what is not to be an entry if the ledger's time would be past `until` there. Whatever
+    /// is appended is published; so what is worth nothing later must not be appended later.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn propose_until(
+        &self,
+        body: EntryBody,
+        attachment: Option<Attachment>,
+        until: Option<UnixMillis>,
+    ) -> Result<(), ProposalRefused> {
         if self.0.halt.is_raised() {
             return Err(ProposalRefused::Stopped);
         }
-        self.0.proposals.own(body, attachment)
+        self.0.proposals.own(body, attachment, until)
     }
 
     /// Takes what the channel to that boot delivered.

@@ -163,12 +163,12 @@ impl Core {
             Message::Consent { id, given } => {
                 self.peers.answered(from, id, Reply::Consent(given));
             }
-            Message::Propose { body, attachment } => {
+            Message::Propose { body, attachment, until } => {
                 // only current boots have a say, and only a leader is told; what another holds would
                 // wait in the way of its own
                 let is_current = self.view.borrow().is_current(&from);
                 if is_current && self.leads() {
-                    self.proposals.forwarded(from, body, attachment);
+                    self.proposals.forwarded(from, body, attachment, until);
                 }
             }
             Message::TooFarBehind { id, vote, purged } => {

@@ -13,7 +13,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use casemate_ledger::EntryBody;
-use casemate_proto::BootId;
+use casemate_proto::{BootId, UnixMillis};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
@@ -53,6 +53,8 @@ struct Log {
     committed: Option<LogId>,
     applied: Option<LogId>,
     weight: usize,
+    /// The latest stamp of what was ever appended here.
+    latest: UnixMillis,
     /// The membership that was applied last, and where it stands.
     membership: Option<Arc<(MembershipRecord, LogPosition)>>,
 }
@@ -92,6 +94,9 @@ impl Log {
             return Err(FatalReason::Backwards { index: id.index });
         }
         self.weight = self.weight.saturating_add(weight(&entry));
+        if let EntryPayload::Normal(payload) = &entry.payload {
+            self.latest = self.latest.max(payload.entry().at);
+        }
         self.entries.push_back(entry);
         Ok(())
     }
@@ -257,6 +262,22 @@ impl LogStore {
             .filter(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
             .all(|entry| entry.log_id.index <= settled.1.index);
         is_last.then(|| settled.0.clone())
+    }
+
+    /// The latest stamp of what was ever appended here. What was cut off since counts: it is never late.
+    pub(crate) fn latest_stamp(&self) -> UnixMillis {
+        self.lock().latest
+    }
+
+    /// Whether an admission is in the log that is not applied yet.
+    pub(crate) fn has_unapplied_admission(&self) -> bool {
+        let log = self.lock();
+        let unapplied =
+            log.entries.iter().rev().take_while(|entry| Some(entry.log_id) > log.applied);
+        unapplied.into_iter().any(|entry| match &entry.payload {
+            EntryPayload::Normal(payload) => matches!(payload.entry().body, EntryBody::Admit(_)),
+            _ => false,
+        })
     }
 
     /// Whether a ledger entry is in the log that is not applied yet.

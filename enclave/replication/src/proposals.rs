@@ -5,6 +5,7 @@
 //! one that every node would deny, is refused before that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ fn check(body: &EntryBody, attachment: Option<&Attachment>) -> Result<usize, Pro
 pub(crate) struct Proposal {
     body: EntryBody,
     attachment: Option<Attachment>,
+    /// By when it has to be stamped.
+    until: Option<UnixMillis>,
     /// Another boot's, which had it forwarded here: it goes no further.
     is_forwarded: bool,
     since: Instant,
@@ -99,12 +102,20 @@ pub(crate) struct Proposals {
     room: Mutex<BTreeMap<BootId, Arc<Semaphore>>>,
     /// Boots whose admission this leader appended a moment ago, with the ones that they replace.
     admitting: Mutex<BTreeMap<BootId, (BootId, Instant)>>,
+    /// The latest time that this leader has stamped.
+    stamped: AtomicU64,
 }
 
 impl Proposals {
     pub(crate) fn new(me: BootId) -> (Self, mpsc::Receiver<Proposal>) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
-        let proposals = Self { me, queue, room: Mutex::default(), admitting: Mutex::default() };
+        let proposals = Self {
+            me,
+            queue,
+            room: Mutex::default(),
+            admitting: Mutex::default(),
+            stamped: AtomicU64::new(0),
+        };
         (proposals, waiting)
     }
 
@@ -113,13 +124,20 @@ impl Proposals {
         &self,
         body: EntryBody,
         attachment: Option<Attachment>,
+        until: Option<UnixMillis>,
     ) -> Result<(), ProposalRefused> {
-        self.queue(self.me, body, attachment)
+        self.queue(self.me, body, attachment, until)
     }
 
     /// Takes what another boot forwarded to this leader.
-    pub(crate) fn forwarded(&self, from: BootId, body: EntryBody, attachment: Option<Attachment>) {
-        if let Err(error) = self.queue(from, body, attachment) {
+    pub(crate) fn forwarded(
+        &self,
+        from: BootId,
+        body: EntryBody,
+        attachment: Option<Attachment>,
+        until: Option<UnixMillis>,
+    ) {
+        if let Err(error) = self.queue(from, body, attachment, until) {
             tracing::warn!(%from, %error, "a forwarded proposal is refused");
         }
     }
@@ -129,12 +147,14 @@ impl Proposals {
         from: BootId,
         body: EntryBody,
         attachment: Option<Attachment>,
+        until: Option<UnixMillis>,
     ) -> Result<(), ProposalRefused> {
         let size = check(&body, attachment.as_ref())?;
         let room = self.room(from, size)?;
         let proposal = Proposal {
             body,
             attachment,
+            until,
             is_forwarded: from != self.me,
             since: Instant::now(),
             _room: room,
@@ -154,6 +174,15 @@ impl Proposals {
         let share = room.entry(of).or_insert_with(|| Arc::new(Semaphore::new(MAX_BYTES)));
         let bytes = u32::try_from(size.max(MIN_BYTES)).map_err(|_| ProposalRefused::Busy)?;
         Arc::clone(share).try_acquire_many_owned(bytes).map_err(|_| ProposalRefused::Busy)
+    }
+
+    /// Whether an admission that this leader appended a moment ago may still be on its way into the log.
+    pub(crate) fn is_admitting(&self, current: &BTreeMap<NodeName, BootId>) -> bool {
+        let admitting = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        admitting.iter().any(|(boot, (former, at))| {
+            let is_current = |boot: &BootId| current.values().any(|current| current == boot);
+            at.elapsed() < ADMISSION_MEMORY && is_current(former) && !is_current(boot)
+        })
     }
 
     /// Whether this leader may append the admission of a boot in another's place; notes that it does. Not
@@ -226,8 +255,8 @@ impl Core {
                 }
                 Some(_) if proposal.is_forwarded => return,
                 Some(leader) if self.peers.is_up(&leader) => {
-                    let Proposal { body, attachment, .. } = proposal;
-                    self.peers.outbox.send(leader, &Message::Propose { body, attachment });
+                    let Proposal { body, attachment, until, .. } = proposal;
+                    self.peers.outbox.send(leader, &Message::Propose { body, attachment, until });
                     return;
                 }
                 Some(_) | None => {}
@@ -254,7 +283,7 @@ impl Core {
                 return;
             }
         }
-        let Proposal { body, attachment, _room, .. } = proposal;
+        let Proposal { body, attachment, until, _room, .. } = proposal;
         let (body, attachment) = match attachment {
             None => (body, None),
             Some(attachment) => {
@@ -272,7 +301,13 @@ impl Core {
                 }
             }
         };
-        let entry = Entry { at: self.clock.now(), body };
+        let at = self.clock.now();
+        if until.is_some_and(|until| self.time_at_least(at) > until) {
+            tracing::debug!(kind = body.kind(), "a proposal has come too late to be an entry");
+            return;
+        }
+        self.proposals.stamped.fetch_max(at.0, Ordering::Relaxed);
+        let entry = Entry { at, body };
         let core = Arc::clone(self);
         match self.raft.client_write_ff(Payload::new(entry, attachment)).await {
             Ok(written) => {
@@ -287,6 +322,13 @@ impl Core {
             }
             Err(fatal) => self.stopped(&openraft::error::RaftError::Fatal(fatal)),
         }
+    }
+
+    /// What the ledger's time can be at an entry that this leader stamps now: the stamps of all that goes
+    /// before it count, applied or not.
+    fn time_at_least(&self, at: UnixMillis) -> UnixMillis {
+        let own = UnixMillis(self.proposals.stamped.load(Ordering::Relaxed));
+        at.max(own).max(self.log.latest_stamp()).max(self.view.borrow().time)
     }
 
     /// Whether this leader appends a boot's admission: not while it reaches the boot that the new one
@@ -372,5 +414,17 @@ mod tests {
         assert!(!proposals.admits(boot(12), boot(2), &voters));
         // another boot of the first node, which was started twice
         assert!(proposals.admits(boot(13), boot(1), &voters));
+    }
+
+    #[test]
+    fn admission_is_on_its_way_until_it_is_applied() {
+        let (proposals, _queue) = Proposals::new(boot(3));
+        let (sets, before) = ([set(&[1, 2, 3])], current(&[1, 2, 3]));
+        assert!(!proposals.is_admitting(&before));
+        assert!(proposals.admits(boot(11), boot(1), &Voters { sets: &sets, current: &before }));
+        assert!(proposals.is_admitting(&before));
+        assert!(!proposals.is_admitting(&current(&[11, 2, 3])));
+        // another took the place
+        assert!(!proposals.is_admitting(&current(&[12, 2, 3])));
     }
 }

@@ -31,6 +31,8 @@ pub struct AppliedView {
     pub images: Arc<BTreeSet<Measurement>>,
     /// The version of `apply`.
     pub version: u64,
+    /// The ledger's time.
+    pub time: UnixMillis,
 }
 
 impl AppliedView {
@@ -69,6 +71,7 @@ impl AppliedView {
             admits_from,
             images,
             version: state.version(),
+            time: state.time(),
         }
     }
 

@@ -80,6 +80,9 @@ pub(crate) enum Message {
         body: EntryBody,
         #[n(1)]
         attachment: Option<Attachment>,
+        /// By when it has to be stamped: later it is not to be an entry.
+        #[n(2)]
+        until: Option<UnixMillis>,
     },
     /// The leader no longer has what the receiver lacks. Answered only by who is promised to another.
     #[n(5)]

@@ -220,8 +220,8 @@ impl Member {
             FromNode::Ended => return Err("the node's thread has ended".to_owned()),
         };
         Ok(match output {
-            Output::Propose { body, attachment } => {
-                if let Err(error) = self.replication.propose(body, attachment) {
+            Output::Propose { body, attachment, until } => {
+                if let Err(error) = self.replication.propose_until(body, attachment, until) {
                     tracing::debug!(%error, "not proposed");
                 }
                 None

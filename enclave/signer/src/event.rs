@@ -7,7 +7,7 @@ use casemate_audit::store::File;
 use casemate_ledger::apply::StepError;
 use casemate_ledger::{Attachment, Committed, Entry, EntryBody, StateError};
 use casemate_proto::ids::Hash32;
-use casemate_proto::{BootId, GenesisId, Millis, NodeName};
+use casemate_proto::{BootId, GenesisId, Millis, NodeName, UnixMillis};
 use casemate_threshold::Misuse;
 use zeroize::Zeroize as _;
 
@@ -140,6 +140,8 @@ pub enum Output {
         body: EntryBody,
         /// What travels beside it.
         attachment: Option<Attachment>,
+        /// By when, in the ledger's time, it has to be an entry; later it is not to be one.
+        until: Option<UnixMillis>,
     },
     /// Send to a peer, through its channel. The bytes may hold secrets meant for that peer alone.
     Send {

@@ -203,7 +203,9 @@ impl Trio {
 
     fn route(&mut self, from: &NodeName, output: Output) {
         match output {
-            Output::Propose { body, attachment } => self.proposals.push_back((body, attachment)),
+            Output::Propose { body, attachment, .. } => {
+                self.proposals.push_back((body, attachment))
+            }
             Output::Send { to, bytes } => {
                 let message = PeerMessage::decode(bytes.as_slice()).unwrap();
                 if matches!(message, PeerMessage::Run(_)) {

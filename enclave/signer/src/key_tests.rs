@@ -297,7 +297,7 @@ impl Node {
                     })
                     .collect();
                 let body = EntryBody::KeyLive(live);
-                self.out.push(Output::Propose { body, attachment: None });
+                self.out.push(Output::Propose { body, attachment: None, until: None });
             }
         }
         for live in ask {

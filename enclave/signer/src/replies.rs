@@ -299,7 +299,7 @@ impl Node {
             again.push(EntryBody::Tick);
         }
         for body in again {
-            self.out.push(Output::Propose { body, attachment: None });
+            self.out.push(Output::Propose { body, attachment: None, until: None });
         }
     }
 }

@@ -243,7 +243,7 @@ impl Node {
                 applied: false,
             },
         );
-        self.out.push(Output::Propose { body: entry, attachment: None });
+        self.out.push(Output::Propose { body: entry, attachment: None, until: None });
     }
 
     /// A request that the state knows, with this very body: what stands is the answer.
@@ -444,7 +444,7 @@ impl Node {
             self.busy(ticket);
         }
         if is_first {
-            self.out.push(Output::Propose { body, attachment });
+            self.out.push(Output::Propose { body, attachment, until: None });
         }
     }
 }

@@ -244,8 +244,10 @@ impl Node {
                 *propose_at = now.saturating_add(PROPOSE_AGAIN);
                 let (credential, request_id) = job.permit.request();
                 let signature = signature.clone();
+                // past this the ledger would refuse it, and still publish it
+                let until = self.state.record_until(&job.permit);
                 let body = EntryBody::Signed { credential, request_id, signature };
-                self.out.push(Output::Propose { body, attachment: None });
+                self.out.push(Output::Propose { body, attachment: None, until: Some(until) });
             }
             Phase::Open { not_before } if leads && *not_before <= now => {
                 return self.lead(index, now);

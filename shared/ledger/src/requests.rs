@@ -150,6 +150,12 @@ impl State {
         }
         allowed.release_by.saturating_add(self.slack())
     }
+
+    /// The same of a permit's request.
+    #[must_use]
+    pub fn record_until(&self, permit: &Permit) -> UnixMillis {
+        permit.release_by().saturating_add(self.slack())
+    }
 }
 
 /// Where a request stands.

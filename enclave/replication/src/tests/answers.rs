@@ -59,6 +59,7 @@ async fn desk() -> Desk {
         boots: Arc::default(),
         retired: Arc::default(),
         admits_from: Arc::default(),
+        time: casemate_proto::UnixMillis(0),
         images: Arc::default(),
         version: 1,
     };

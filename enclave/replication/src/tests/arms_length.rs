@@ -227,6 +227,7 @@ fn view(size: u64, boots: &[(&str, u8)]) -> AppliedView {
         boots: Arc::new(boots.iter().map(|(node, n)| (name(node), boot(*n))).collect()),
         retired: Arc::new(BTreeSet::new()),
         admits_from: Arc::default(),
+        time: UnixMillis(0),
         images: Arc::default(),
         version: 1,
     }

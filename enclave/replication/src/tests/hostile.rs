@@ -325,17 +325,41 @@ async fn that_a_boot_fell_behind_is_believed_of_a_leader_ahead_of_it_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn i11_proposal_that_comes_too_late_to_be_an_entry_is_not_appended() {
+    let (cluster, leader, _) = led().await;
+    let lead = &cluster.boots[leader];
+    let size = lead.size();
+    let peer = cluster.boots[cluster.others(leader)[0]].id;
+    let now = lead.applier.lock().unwrap().state.time();
+    let tick = |until| Message::Propose { body: EntryBody::Tick, attachment: None, until };
+    // the ledger's time is past it already, whatever the leader's clock says
+    let late = UnixMillis(now.0 - 1);
+    lead.replication.receive(peer, &tick(Some(late)).encode());
+    assert_eq!(lead.replication.propose_until(EntryBody::Tick, None, Some(late)), Ok(()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(lead.size(), size);
+    let soon = UnixMillis(now.0 + 3_600_000);
+    lead.replication.receive(peer, &tick(Some(soon)).encode());
+    assert_eq!(lead.replication.propose_until(EntryBody::Tick, None, Some(soon)), Ok(()));
+    cluster.until("both are applied", |c| c.boots[leader].size() == size + 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn proposals_of_strangers_and_of_entries_that_cannot_be_are_dropped() {
     let (cluster, leader, _) = led().await;
     let size = cluster.boots[leader].size();
-    let tick = Message::Propose { body: EntryBody::Tick, attachment: None };
+    let tick = Message::Propose { body: EntryBody::Tick, attachment: None, until: None };
     cluster.boots[leader].replication.receive(boot(0x77), &tick.encode());
     let genesis = Message::Propose {
         body: EntryBody::Genesis { id: cluster.genesis.id() },
         attachment: Some(Attachment::Genesis(casemate_proto::cbor::encode(&cluster.genesis))),
+        until: None,
     };
-    let unwanted =
-        Message::Propose { body: EntryBody::Tick, attachment: Some(Attachment::Policy(vec![1])) };
+    let unwanted = Message::Propose {
+        body: EntryBody::Tick,
+        attachment: Some(Attachment::Policy(vec![1])),
+        until: None,
+    };
     let peer = cluster.boots[cluster.others(leader)[0]].id;
     for message in [genesis, unwanted] {
         cluster.boots[leader].replication.receive(peer, &message.encode());
@@ -352,7 +376,7 @@ async fn a_peer_that_proposes_without_end_does_not_crowd_out_this_node() {
     let peer = cluster.boots[cluster.others(leader)[0]].id;
     // nothing commits, so nothing makes room again
     cluster.isolate(leader, false);
-    let tick = Message::Propose { body: EntryBody::Tick, attachment: None }.encode();
+    let tick = Message::Propose { body: EntryBody::Tick, attachment: None, until: None }.encode();
     for _ in 0..20_000 {
         cluster.boots[leader].replication.receive(peer, &tick);
         tokio::task::yield_now().await;
@@ -410,7 +434,7 @@ fn messages_with_a_flipped_bit_never_panic() {
             granted: true,
             last: None,
         },
-        Message::Propose { body: EntryBody::Tick, attachment: None },
+        Message::Propose { body: EntryBody::Tick, attachment: None, until: None },
     ]
     .map(|message| message.encode());
     let config = Config { cases: 512, failure_persistence: None, ..Config::default() };

@@ -523,7 +523,7 @@ impl Cluster {
             return;
         }
         match output {
-            Output::Propose { body, attachment } => self.sequencer.propose(body, attachment),
+            Output::Propose { body, attachment, .. } => self.sequencer.propose(body, attachment),
             Output::Send { to, bytes } => {
                 let receiver = self.members.iter_mut().find(|m| m.name == to && m.node.is_some());
                 if let Some(member) = receiver {

@@ -24,7 +24,7 @@ impl World {
     ) -> Checked {
         for output in outputs {
             match output {
-                Output::Propose { body, attachment } => {
+                Output::Propose { body, attachment, until } => {
                     if let EntryBody::Signed { credential, request_id, signature } = &body {
                         let now = self.true_time();
                         self.reference.signature(
@@ -35,7 +35,8 @@ impl World {
                         )?;
                     }
                     let kind = body.kind();
-                    if let Err(refused) = member.replication.propose(body, attachment) {
+                    if let Err(refused) = member.replication.propose_until(body, attachment, until)
+                    {
                         let what = format_args!("{id} proposes {kind} in vain: {refused}");
                         self.trace.note(self.now(), what);
                     }
