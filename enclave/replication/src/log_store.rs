@@ -269,17 +269,6 @@ impl LogStore {
         self.lock().latest
     }
 
-    /// Whether an admission is in the log that is not applied yet.
-    pub(crate) fn has_unapplied_admission(&self) -> bool {
-        let log = self.lock();
-        let unapplied =
-            log.entries.iter().rev().take_while(|entry| Some(entry.log_id) > log.applied);
-        unapplied.into_iter().any(|entry| match &entry.payload {
-            EntryPayload::Normal(payload) => matches!(payload.entry().body, EntryBody::Admit(_)),
-            _ => false,
-        })
-    }
-
     /// Whether a ledger entry is in the log that is not applied yet.
     pub(crate) fn has_unapplied_ledger_entry(&self) -> bool {
         let log = self.lock();

@@ -176,15 +176,6 @@ impl Proposals {
         Arc::clone(share).try_acquire_many_owned(bytes).map_err(|_| ProposalRefused::Busy)
     }
 
-    /// Whether an admission that this leader appended a moment ago may still be on its way into the log.
-    pub(crate) fn is_admitting(&self, current: &BTreeMap<NodeName, BootId>) -> bool {
-        let admitting = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
-        admitting.iter().any(|(boot, (former, at))| {
-            let is_current = |boot: &BootId| current.values().any(|current| current == boot);
-            at.elapsed() < ADMISSION_MEMORY && is_current(former) && !is_current(boot)
-        })
-    }
-
     /// Whether this leader may append the admission of a boot in another's place; notes that it does. Not
     /// twice in a row; and not where too few of the voters would be left to make it one itself.
     fn admits(&self, boot: BootId, former: BootId, voters: &Voters<'_>) -> bool {
@@ -414,17 +405,5 @@ mod tests {
         assert!(!proposals.admits(boot(12), boot(2), &voters));
         // another boot of the first node, which was started twice
         assert!(proposals.admits(boot(13), boot(1), &voters));
-    }
-
-    #[test]
-    fn admission_is_on_its_way_until_it_is_applied() {
-        let (proposals, _queue) = Proposals::new(boot(3));
-        let (sets, before) = ([set(&[1, 2, 3])], current(&[1, 2, 3]));
-        assert!(!proposals.is_admitting(&before));
-        assert!(proposals.admits(boot(11), boot(1), &Voters { sets: &sets, current: &before }));
-        assert!(proposals.is_admitting(&before));
-        assert!(!proposals.is_admitting(&current(&[11, 2, 3])));
-        // another took the place
-        assert!(!proposals.is_admitting(&current(&[12, 2, 3])));
     }
 }
