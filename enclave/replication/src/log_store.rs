@@ -53,8 +53,6 @@ struct Log {
     committed: Option<LogId>,
     applied: Option<LogId>,
     weight: usize,
-    /// The latest stamp of what was ever appended here.
-    latest: UnixMillis,
     /// The membership that was applied last, and where it stands.
     membership: Option<Arc<(MembershipRecord, LogPosition)>>,
 }
@@ -94,9 +92,6 @@ impl Log {
             return Err(FatalReason::Backwards { index: id.index });
         }
         self.weight = self.weight.saturating_add(weight(&entry));
-        if let EntryPayload::Normal(payload) = &entry.payload {
-            self.latest = self.latest.max(payload.entry().at);
-        }
         self.entries.push_back(entry);
         Ok(())
     }
@@ -264,9 +259,15 @@ impl LogStore {
         is_last.then(|| settled.0.clone())
     }
 
-    /// The latest stamp of what was ever appended here. What was cut off since counts: it is never late.
-    pub(crate) fn latest_stamp(&self) -> UnixMillis {
-        self.lock().latest
+    /// The latest stamp in the log of what is not applied yet; nothing of that, the beginning of time.
+    pub(crate) fn latest_unapplied_stamp(&self) -> UnixMillis {
+        let log = self.lock();
+        let open = log.entries.iter().rev().take_while(|entry| Some(entry.log_id) > log.applied);
+        let stamps = open.filter_map(|entry| match &entry.payload {
+            EntryPayload::Normal(payload) => Some(payload.entry().at),
+            _ => None,
+        });
+        stamps.max().unwrap_or_default()
     }
 
     /// Whether a ledger entry is in the log that is not applied yet.

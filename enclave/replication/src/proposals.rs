@@ -5,7 +5,6 @@
 //! one that every node would deny, is refused before that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -102,8 +101,9 @@ pub(crate) struct Proposals {
     room: Mutex<BTreeMap<BootId, Arc<Semaphore>>>,
     /// Boots whose admission this leader appended a moment ago, with the ones that they replace.
     admitting: Mutex<BTreeMap<BootId, (BootId, Instant)>>,
-    /// The latest time that this leader has stamped.
-    stamped: AtomicU64,
+    /// The latest time that this leader has stamped, and in which term: what it stamped in another may
+    /// never have become an entry, and its clock may have been wrong then.
+    stamped: Mutex<(u64, UnixMillis)>,
 }
 
 impl Proposals {
@@ -114,7 +114,7 @@ impl Proposals {
             queue,
             room: Mutex::default(),
             admitting: Mutex::default(),
-            stamped: AtomicU64::new(0),
+            stamped: Mutex::default(),
         };
         (proposals, waiting)
     }
@@ -293,11 +293,10 @@ impl Core {
             }
         };
         let at = self.clock.now();
-        if until.is_some_and(|until| self.time_at_least(at) > until) {
+        if !self.stamps_in_time(at, until) {
             tracing::debug!(kind = body.kind(), "a proposal has come too late to be an entry");
             return;
         }
-        self.proposals.stamped.fetch_max(at.0, Ordering::Relaxed);
         let entry = Entry { at, body };
         let core = Arc::clone(self);
         match self.raft.client_write_ff(Payload::new(entry, attachment)).await {
@@ -315,11 +314,21 @@ impl Core {
         }
     }
 
-    /// What the ledger's time can be at an entry that this leader stamps now: the stamps of all that goes
-    /// before it count, applied or not.
-    fn time_at_least(&self, at: UnixMillis) -> UnixMillis {
-        let own = UnixMillis(self.proposals.stamped.load(Ordering::Relaxed));
-        at.max(own).max(self.log.latest_stamp()).max(self.view.borrow().time)
+    /// Whether the ledger's time at an entry that this leader stamps now is not past `until`: the stamps of
+    /// all that goes before it count, applied or not. Notes the stamp.
+    fn stamps_in_time(&self, at: UnixMillis, until: Option<UnixMillis>) -> bool {
+        let term = self.raft.metrics().borrow().current_term;
+        let mut stamped = self.proposals.stamped.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamped.0 != term {
+            *stamped = (term, UnixMillis(0));
+        }
+        let before = self.log.latest_unapplied_stamp().max(self.view.borrow().time);
+        let time = at.max(stamped.1).max(before);
+        if until.is_some_and(|until| time > until) {
+            return false;
+        }
+        stamped.1 = stamped.1.max(at);
+        true
     }
 
     /// Whether this leader appends a boot's admission: not while it reaches the boot that the new one
