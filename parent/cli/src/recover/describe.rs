@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use casemate_proto::manifest::Measurement;
 use casemate_proto::recovery::RecoveryCertificate;
 use clap::Args;
 
@@ -36,6 +37,17 @@ pub(super) fn run(args: &ShowArgs) -> Result<(), RecoverError> {
     Ok(out::text(&text)?)
 }
 
+/// The first image that a certificate accepts and the manifest does not name.
+///
+/// The manifest is pinned by the genesis id; what was accepted since is in the ledger, and who has not
+/// looked at that has only the bundle's word for it.
+pub(super) fn unnamed_image<'a>(
+    accepted: &'a [Measurement],
+    named: &[Measurement],
+) -> Option<&'a Measurement> {
+    accepted.iter().find(|image| !named.contains(image))
+}
+
 /// What the certificate of a checked bundle says and does.
 pub(super) fn describe(text: &mut String, bundle: &Bundle) {
     let (certificate, state) = (&bundle.certificate, &bundle.state);
@@ -61,12 +73,19 @@ pub(super) fn describe(text: &mut String, bundle: &Bundle) {
         Some(policy) => out::line(text, "policy", policy),
         None => out::line(text, "policy", "none"),
     }
-    let revoked = certificate.revoked.len();
-    out::line(
-        text,
-        "images",
-        format_args!("{} accepted; {revoked} credentials revoked", certificate.images.len()),
-    );
+    for image in &certificate.images {
+        // every enclave of these images could be given the shares: whoever signs must know them
+        let is_named = bundle.manifest().measurements.contains(image);
+        let (name, since) = if is_named {
+            ("image", "named by the manifest")
+        } else {
+            ("OTHER IMAGE", "not in the manifest: accepted since, if this ledger is the cluster's")
+        };
+        let [pcr0, pcr1, pcr2] = [&image.pcr0, &image.pcr1, &image.pcr2].map(hex::encode);
+        out::line(text, name, format_args!("{since}\n{:13}PCR0 {pcr0}", ""));
+        out::line(text, "", format_args!("PCR1 {pcr1}\n{:13}PCR2 {pcr2}", ""));
+    }
+    out::line(text, "revoked", format_args!("{} credentials", certificate.revoked.len()));
     out::line(text, "drawn up", at);
     out::line(
         text,
@@ -100,5 +119,21 @@ pub(super) fn describe(text: &mut String, bundle: &Bundle) {
         let enough = u64::try_from(have).unwrap_or(u64::MAX) >= need;
         let (name, what) = if enough { ("key", "") } else { ("KEY LOST", ": too few") };
         out::line(text, name, format_args!("{key}: {have} shares, {need} sign{what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_that_only_a_ledger_could_show_to_be_accepted_is_found() {
+        let image = |byte| Measurement { pcr0: [byte; 48], pcr1: [1; 48], pcr2: [1; 48] };
+        let named = [image(1), image(2)];
+        assert_eq!(unnamed_image(&named[..1], &named), None);
+        assert_eq!(unnamed_image(&named, &named), None);
+        assert_eq!(unnamed_image(&[image(1), image(3)], &named), Some(&image(3)));
+        let other = Measurement { pcr2: [9; 48], ..image(1) };
+        assert_eq!(unnamed_image(std::slice::from_ref(&other), &named), Some(&other));
     }
 }

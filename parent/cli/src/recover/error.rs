@@ -22,6 +22,15 @@ pub enum RecoverError {
     /// The cluster is not named.
     #[error("which cluster? give `--genesis HEX` or `--cluster FILE`")]
     NotPinned,
+    /// An image that only a ledger could show to be accepted, and no ledger was looked at.
+    #[error(
+        "the image with PCR0 {pcr0} is not in the manifest, and without a store nothing shows that the \
+         cluster accepted it: whoever made this bundle might take every key with it. Give `--store DIR`"
+    )]
+    UnnamedImage {
+        /// Its PCR0, hex.
+        pcr0: String,
+    },
     /// The system's clock is no time.
     #[error("the system's clock is before 1970")]
     Clock,

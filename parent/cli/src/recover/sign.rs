@@ -8,7 +8,7 @@ use casemate_proto::recovery::RecoveryError;
 use clap::Args;
 
 use super::bundle::Bundle;
-use super::describe::describe;
+use super::describe::{describe, unnamed_image};
 use super::governor::GovernorArgs;
 use super::ledger::newest;
 use super::record::{Abandoned, Serving, parse_abandoned, serve};
@@ -31,7 +31,8 @@ pub(crate) struct SignArgs {
     /// certificate's. Once for each.
     #[arg(long = "store", value_name = "DIR", required_unless_present = "without_store")]
     stores: Vec<PathBuf>,
-    /// Sign without having looked whether this is the newest ledger, or one of this cluster at all.
+    /// Sign without having looked whether this is the newest ledger, or one of this cluster at all. Refused
+    /// where an image would be believed that the manifest does not name.
     #[arg(long, conflicts_with = "stores")]
     without_store: bool,
     /// Say that nothing began with an earlier certificate that this one contradicts: its id, or `lost`
@@ -54,6 +55,10 @@ pub(super) fn run(args: &SignArgs) -> Result<(), RecoverError> {
     }
     if bundle.certificate.revoked.contains(&id) {
         return Err(RecoveryError::Revoked { credential: id }.into());
+    }
+    let unnamed = unnamed_image(&bundle.certificate.images, &bundle.manifest().measurements);
+    if let Some(image) = unnamed.filter(|_| args.without_store) {
+        return Err(RecoverError::UnnamedImage { pcr0: hex::encode(image.pcr0) });
     }
     let mut text = String::new();
     describe(&mut text, &bundle);
