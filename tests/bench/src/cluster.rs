@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_api::ready::EnclaveStatus;
 use casemate_api::{Ready, route};
 use casemate_client::{Client, ClusterFile, Credential, Scope, Settings, Sign as _};
 use casemate_dev::demo::cluster::{Answer, Nodes as _, Submission};
@@ -22,7 +23,7 @@ use casemate_policy::Policy;
 use casemate_proto::governance::Change;
 use casemate_proto::request::{Payload, SignRequest};
 use casemate_proto::time::DAY;
-use casemate_proto::{Amount, DerivationPath, KeyName, Millis, RequestId, Scheme};
+use casemate_proto::{Amount, DerivationPath, KeyName, Millis, NodeName, RequestId, Scheme};
 use casemate_tx::EvmAddress;
 use tokio::runtime::Runtime;
 
@@ -157,6 +158,15 @@ impl Cluster {
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+    /// Its processes.
+    pub(crate) const fn remote(&mut self) -> &mut Remote {
+        &mut self.remote
+    }
+    /// How one node says that its enclave is, if it answers.
+    pub(crate) fn status(&self, name: &NodeName) -> Option<EnclaveStatus> {
+        let node = self.nodes.iter().find(|node| node.name == name.as_str())?;
+        self.runtime.block_on(node.api.ready()).ok()?.enclave
     }
     /// What every stamp for it names.
     #[must_use]

@@ -8,11 +8,12 @@
 //! cpu      user and system time of all enclaves and parents for one signature
 //!          ÷ user and system time of the bare library for the same protocol, in one process
 //! trips    what a delay between the parents adds to a request's latency ÷ the round trip
+//! restart  how long a node is away that is killed and started again
 //! load     signatures a second, latency and memory with so many requests at a time
 //! ```
 //!
 //! Rooms: [`library`] the bare protocols; [`cluster`] a cluster to ask; [`load`] what it costs;
-//! [`trips`] how long it takes; [`cpu`] the one instrument for both sides of a ratio; [`report`] the
+//! [`trips`] how long it takes; [`restart`] a node that comes back; [`cpu`] the one instrument for both sides of a ratio; [`report`] the
 //! tables; [`chart`] the drawing.
 
 pub mod chart;
@@ -25,6 +26,7 @@ pub mod load;
 pub mod options;
 pub mod program;
 pub mod report;
+pub mod restart;
 pub mod scheme;
 pub mod trips;
 
@@ -71,7 +73,14 @@ pub fn run(options: &Options, tell: &mut dyn Tell) -> Result<Report, BenchError>
         }
         trips = latencies(&program, &runtime, options, tell)?;
     }
-    Ok(Report { machine, quick: options.quick, idle, costs, delay: options.delay(), trips, bare })
+    let mut restart = None;
+    if options.parts.contains(&Part::Restart) {
+        let mut cluster = Cluster::up(&program, &runtime, None, tell)?;
+        let entries = if options.quick { options.entries.min(1_000) } else { options.entries };
+        restart = Some(cluster.restart(entries, tell)?);
+    }
+    let (quick, delay) = (options.quick, options.delay());
+    Ok(Report { machine, quick, idle, costs, delay, trips, bare, restart })
 }
 
 fn cost(

@@ -96,19 +96,24 @@ impl Cluster {
         Ok(Load { signatures, at_once, cpu, time, signing, pairs, latency, memory })
     }
 
-    fn sign(
-        &self,
-        scheme: Scheme,
-        at_once: u32,
-        signatures: u32,
-    ) -> Result<Vec<Duration>, BenchError> {
-        let asker = Asker {
+    /// Who asks for so many signatures, shared by its clones.
+    pub(crate) fn asker(&self, scheme: Scheme, signatures: u32) -> Result<Asker, BenchError> {
+        Ok(Asker {
             client: self.client().clone(),
             genesis: self.scope().genesis,
             credential: self.requester()?,
             asks: self.asks(scheme)?,
             left: Arc::new(AtomicU32::new(signatures)),
-        };
+        })
+    }
+
+    pub(crate) fn sign(
+        &self,
+        scheme: Scheme,
+        at_once: u32,
+        signatures: u32,
+    ) -> Result<Vec<Duration>, BenchError> {
+        let asker = self.asker(scheme, signatures)?;
         let signed = self.runtime().block_on(async {
             let mut asking = JoinSet::new();
             for _ in 0..at_once {
@@ -121,21 +126,27 @@ impl Cluster {
             }
             Ok(latencies)
         });
-        let title = scheme::title(scheme);
-        signed.map_err(|failed| match failed {
-            Failed::Client(error) => BenchError::Sign { scheme: title, error },
-            Failed::Pending => {
-                BenchError::Cluster { what: format!("wants {title} signatures approved") }
-            }
-            Failed::Task(what) => BenchError::Cluster { what: format!("was not asked: {what}") },
-        })
+        signed.map_err(|failed: Failed| failed.of(scheme))
     }
 }
 
-enum Failed {
+pub(crate) enum Failed {
     Client(Box<ClientError>),
     Pending,
     Task(String),
+}
+
+impl Failed {
+    pub(crate) fn of(self, scheme: Scheme) -> BenchError {
+        let title = scheme::title(scheme);
+        match self {
+            Self::Client(error) => BenchError::Sign { scheme: title, error },
+            Self::Pending => {
+                BenchError::Cluster { what: format!("wants {title} signatures approved") }
+            }
+            Self::Task(what) => BenchError::Cluster { what: format!("was not asked: {what}") },
+        }
+    }
 }
 
 impl From<ClientError> for Failed {
@@ -146,7 +157,7 @@ impl From<ClientError> for Failed {
 
 /// One who asks, one request after the other, as long as some are left.
 #[derive(Clone)]
-struct Asker {
+pub(crate) struct Asker {
     client: Client,
     genesis: GenesisId,
     credential: Credential,
@@ -155,7 +166,12 @@ struct Asker {
 }
 
 impl Asker {
-    async fn ask_all(self) -> Result<Vec<Duration>, Failed> {
+    /// Asks for no more than what is under way.
+    pub(crate) fn end(&self) {
+        self.left.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) async fn ask_all(self) -> Result<Vec<Duration>, Failed> {
         let mut latencies = Vec::new();
         let options = SignOptions { deadline: DEADLINE, ..SignOptions::default() };
         let one_less = |left: u32| left.checked_sub(1);

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use crate::scheme;
 
 /// Measures what the whole system costs over the bare libraries, what it does under load, and how many
-/// round trips a signature takes. Prints tables; takes about ten minutes where nothing else runs.
+/// round trips a signature takes. Prints tables; takes about fifteen minutes where nothing else runs.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cargo bench -p casemate-bench --", version)]
 pub struct Options {
@@ -28,7 +28,7 @@ pub struct Options {
     pub delay_ms: u64,
     /// What is measured.
     #[arg(long, value_name = "PART,…", value_delimiter = ',', conflicts_with = "write",
-          default_values_t = [Part::Load, Part::Latency])]
+          default_values_t = [Part::Load, Part::Latency, Part::Restart])]
     pub parts: Vec<Part>,
     /// The schemes that are measured: `ecdsa`, `ed25519`, `bip340`.
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',', conflicts_with = "write",
@@ -38,6 +38,10 @@ pub struct Options {
     /// an eighth of that.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=100_000))]
     pub signatures: Option<u32>,
+    /// Entries in the ledger when a node is restarted.
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub entries: u64,
     /// What `cargo bench` says to every benchmark.
     #[arg(long, hide = true)]
     pub bench: bool,
@@ -50,6 +54,8 @@ pub enum Part {
     Load,
     /// Latency at rest, without delay and in round trips.
     Latency,
+    /// How long a node is away that is killed and started again.
+    Restart,
 }
 
 impl std::fmt::Display for Part {
@@ -57,6 +63,7 @@ impl std::fmt::Display for Part {
         f.write_str(match self {
             Self::Load => "load",
             Self::Latency => "latency",
+            Self::Restart => "restart",
         })
     }
 }
@@ -159,7 +166,7 @@ mod tests {
         let options = Options::parse_from(["x", "--bench"]);
         assert_eq!(options.concurrency, [1, 4, 16, 64, 256]);
         assert_eq!(options.schemes, scheme::SCHEMES);
-        assert_eq!(options.parts, [Part::Load, Part::Latency]);
+        assert_eq!(options.parts, [Part::Load, Part::Latency, Part::Restart]);
         let options = Options::parse_from(["x", "--parts", "latency", "--schemes", "bip340"]);
         assert_eq!(options.schemes, [Scheme::Bip340Secp256k1]);
         assert_eq!(options.parts, [Part::Latency]);

@@ -11,6 +11,7 @@ use crate::cluster::{Idle, NODES, THRESHOLD};
 use crate::figures::{Hundredths, each, mebibytes, millis};
 use crate::library::Measured;
 use crate::load::Load;
+use crate::restart::Restart;
 use crate::scheme::{asked, library, title};
 use crate::trips::Trips;
 use crate::{BenchError, chart};
@@ -84,6 +85,8 @@ pub struct Report {
     pub trips: Vec<Trips>,
     /// How long the bare protocol takes in one process, without what can be made before.
     pub bare: Vec<(Scheme, Duration)>,
+    /// A node that is killed and started again.
+    pub restart: Option<Restart>,
 }
 
 impl fmt::Display for Report {
@@ -100,7 +103,7 @@ impl fmt::Display for Report {
             self.near(f)?;
             self.round_trips(f)?;
         }
-        Ok(())
+        self.restart(f)
     }
 }
 
@@ -151,6 +154,22 @@ impl Report {
             )?;
         }
         Ok(())
+    }
+
+    fn restart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(restart) = &self.restart else { return Ok(()) };
+        writeln!(
+            f,
+            "\n### A node that is killed and started again\n\n\
+             | entries in the ledger | member again after | its share of every key after | signed by the \
+             others meanwhile |\n\
+             |--:|--:|--:|--:|\n\
+             | {} | {} | {} | {} |",
+            restart.entries,
+            millis(restart.member),
+            millis(restart.whole),
+            restart.signatures,
+        )
     }
 
     fn loads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -298,6 +317,12 @@ mod tests {
                 far: ms(230),
             }],
             bare: vec![(scheme, ms(10))],
+            restart: Some(Restart {
+                entries: 100_001,
+                member: ms(2_500),
+                whole: ms(4_000),
+                signatures: 77,
+            }),
         }
     }
 
@@ -312,6 +337,8 @@ mod tests {
         assert!(text.lines().any(|line| line == row), "{text}");
         assert!(!text.contains("smoke"), "{text}");
         let row = "| ECDSA | 16 | 0.67 | 1500 ms | 1900 ms | 30 MiB | 12 MiB |";
+        assert!(text.lines().any(|line| line == row), "{text}");
+        let row = "| 100001 | 2500 ms | 4000 ms | 77 |";
         assert!(text.lines().any(|line| line == row), "{text}");
         let row = "| ECDSA | leader | 10.0 ms | 30.0 ms | **20.0 ms** | 42.0 ms | **32.0 ms** |";
         assert!(text.lines().any(|line| line == row), "{text}");
