@@ -119,7 +119,7 @@ impl Options {
                 warm_up: 12,
                 idle: millis(8_000),
                 library: millis(1_000),
-                near: (102, 102),
+                near: (30, 102),
                 far: (6, 9),
                 ecdsa: 36,
                 frost: 300,
