@@ -255,7 +255,7 @@ pub(super) fn measurement(text: &str) -> Result<Measurement, String> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = include_str!("../../../../docs/examples/cluster.toml");
+    const GOOD: &str = include_str!("../../../../docs/examples/cluster/cluster.toml");
 
     fn image(byte: u8) -> Measurement {
         Measurement { pcr0: [byte; 48], pcr1: [byte; 48], pcr2: [byte; 48] }

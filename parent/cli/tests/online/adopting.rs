@@ -109,7 +109,7 @@ fn cluster_of_another_manifest_root_or_without_evidence_is_not_adopted() {
 #[test]
 fn description_and_measurements_become_a_manifest_that_is_shown_with_its_hash() {
     let setting = setting();
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/cluster.toml");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/cluster/cluster.toml");
     let pcr = "ab".repeat(48);
     let measurements = serde_json::json!({
         "HashAlgorithm": "SHA384", "PCR0": pcr, "PCR1": pcr, "PCR2": pcr,
