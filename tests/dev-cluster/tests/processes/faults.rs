@@ -45,7 +45,7 @@ fn node_killed_by_hand_is_not_missed_and_signs_when_it_is_back() {
         Answer::Recorded { index, signed_index } => assert!(index < signed_index),
         other => panic!("{other:?}"),
     }
-    assert_eq!(cluster.records_of(2, &while_gone).len(), 2);
+    cluster.assert_charged_and_signed_once(2, &while_gone);
 
     // nobody is left who could sign without it
     let said =
@@ -118,11 +118,7 @@ fn i5_parent_that_disappears_in_the_middle_of_a_request_leaves_one_result_charge
     assert_eq!(cluster.boot(1), boot);
     assert_eq!(cluster.sign(1, &payment), signature);
     cluster.sign(1, &cluster.payment());
-    let records = cluster.records_of(1, &payment);
-    for once in ["request allowed", "signed accepted"] {
-        let times = records.iter().filter(|record| *record == once).count();
-        assert_eq!(times, 1, "{once}: {records:?}");
-    }
+    cluster.assert_charged_and_signed_once(1, &payment);
 }
 
 #[test]

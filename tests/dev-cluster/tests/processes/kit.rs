@@ -311,7 +311,7 @@ impl Cluster {
 
     /// What is in the log, by its kind, that names this request: from a node's store, once that has all
     /// of the log.
-    pub fn records_of(&self, node: usize, request: &SignRequest) -> Vec<String> {
+    fn records_of(&self, node: usize, request: &SignRequest) -> Vec<String> {
         let api = self.api(node);
         let view = self.get(node, &route::with_nonce(route::CLUSTER, &random()));
         let view: serde_json::Value = serde_json::from_str(&view).unwrap();
@@ -338,6 +338,18 @@ impl Cluster {
             }
         }
         found
+    }
+
+    /// That the log allows this request once and has one signature for it. What a leader took and answered
+    /// too late is proposed again, so that either may be in the log once more: as repeated, which changes nothing.
+    pub fn assert_charged_and_signed_once(&self, node: usize, request: &SignRequest) {
+        let records = self.records_of(node, request);
+        for once in ["request allowed", "signed accepted"] {
+            let times = records.iter().filter(|record| *record == once).count();
+            assert_eq!(times, 1, "{once}: {records:?}");
+        }
+        let again = records.iter().filter(|record| record.ends_with(" repeated")).count();
+        assert_eq!(records.len(), 2 + again, "{records:?}");
     }
 }
 
