@@ -334,15 +334,19 @@ impl Ground {
         }
         panic!("node {} is not whole: {last:?}", self.name(node));
     }
-    /// Waits until everything that any node has applied is in a store.
+    /// Waits until everything that any node has applied is in every store.
     pub fn wait_until_published(&self) {
         wait_until("everything is in the stores", || {
-            let sizes =
-                (0..3).filter_map(|node| self.ready(node)?.enclave).map(|e| (e.size, e.published));
-            let sizes: Vec<_> = sizes.collect();
-            let newest = sizes.iter().map(|(size, _)| *size).max();
-            sizes.len() == 3 && sizes.iter().all(|(_, published)| Some(*published) == newest)
+            let applied: Option<Vec<u64>> =
+                (0..3).map(|node| Some(self.ready(node)?.enclave?.size)).collect();
+            let newest = applied.and_then(|sizes| sizes.into_iter().max());
+            newest.is_some() && (0..3).all(|node| self.size_of_store(node) == newest)
         });
+    }
+    /// What the checkpoint in a node's store says: as much as a recovery finds there.
+    fn size_of_store(&self, node: usize) -> Option<u64> {
+        let checkpoint = self.data(node).join("store/checkpoint");
+        std::fs::read_to_string(checkpoint).ok()?.lines().nth(1)?.parse().ok()
     }
     pub fn json(&self, arguments: &[&str]) -> Value {
         let said = self.run(&[arguments, &["--json"]].concat()).done();

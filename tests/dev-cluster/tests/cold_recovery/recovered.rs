@@ -108,6 +108,7 @@ fn i5_i6_i7_all_enclaves_killed_at_once_are_recovered_by_the_commands_and_forget
 fn cluster_of_which_one_node_has_lost_its_disk_as_well_is_recovered_from_the_others_folders() {
     let mut ground = Ground::born();
     let keys = ground.keys();
+    ground.wait_until_published();
     ground.kill_all_enclaves();
     ground.kill(1, Part::Parent);
     std::fs::remove_dir_all(ground.data(1)).unwrap();
