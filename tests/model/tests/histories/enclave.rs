@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use casemate_ledger::State;
-use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
+use casemate_replication::genesis::GenesisRun;
 use casemate_replication::join::{Handovers, JoinRun};
 use casemate_replication::{
     AppliedView, CommittedAt, Config, Out, ReadClock, Replication, Start, StartAt, Timing,
@@ -53,17 +54,35 @@ impl ReadClock for SimClock {
 /// What a message between enclaves is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    Genesis,
     Raft,
     Node,
     Join,
+}
+
+/// What a link is for: messages of the birth go over one between boots that are attested under the
+/// manifest's hash, all others over one between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Birth,
+    Cluster,
+}
+
+impl Kind {
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Genesis => Scope::Birth,
+            Self::Raft | Self::Node | Self::Join => Scope::Cluster,
+        }
+    }
 }
 
 /// What happens to an enclave.
 #[derive(Debug)]
 pub enum Input {
     Tick,
-    Up { node: NodeName, boot: BootId },
-    Down { node: NodeName, boot: BootId },
+    Up { node: NodeName, boot: BootId, scope: Scope },
+    Down { node: NodeName, boot: BootId, scope: Scope },
     Message { node: NodeName, boot: BootId, kind: Kind, bytes: Vec<u8> },
     Submit { ticket: Ticket, submission: Submission },
     Raft(Out),
@@ -71,6 +90,13 @@ pub enum Input {
 
 /// Where an enclave stands.
 pub enum Phase {
+    Birth {
+        run: GenesisRun,
+        secret: Option<BootSecret>,
+        record: BootRecord,
+        /// When its evidence was made.
+        attested: u64,
+    },
     Joining {
         run: JoinRun,
         secret: Option<BootSecret>,
@@ -91,6 +117,10 @@ pub struct Member {
     pub leader: Option<BootId>,
     /// Each node's boot, as the node and replication were last told.
     pub boots: Arc<BTreeMap<NodeName, BootId>>,
+    /// Of a boot that was there at the birth.
+    pub birth: Option<GenesisRun>,
+    /// Since when it is a member.
+    pub since: u64,
 }
 
 impl Drop for Member {
@@ -105,6 +135,8 @@ pub struct Enclave {
     pub place: usize,
     pub name: NodeName,
     pub boot: BootId,
+    /// The cluster that it is, or asks to be, a member of; none before its birth.
+    pub cluster: Option<usize>,
     /// When the host started it.
     pub born: u64,
     pub clock: Arc<SimClock>,
@@ -120,6 +152,12 @@ impl Enclave {
     }
     pub const fn is_member(&self) -> bool {
         matches!(self.phase, Phase::Member(_))
+    }
+    pub const fn is_joining(&self) -> bool {
+        matches!(self.phase, Phase::Joining { .. })
+    }
+    pub const fn is_in_birth(&self) -> bool {
+        matches!(self.phase, Phase::Birth { .. })
     }
     pub const fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
@@ -179,6 +217,7 @@ pub async fn start_member(
     out: mpsc::UnboundedSender<(Eid, Out)>,
 ) -> Member {
     let (id, me, name) = enclave;
+    let clock_ms = clock.start.elapsed().as_millis() as u64;
     let (applied, view) = watch::channel(AppliedView::of(node.state()));
     let (replication_out, mut from_replication) = mpsc::channel(1_024);
     let start = Start {
@@ -208,5 +247,7 @@ pub async fn start_member(
         admitted: BTreeMap::new(),
         leader: None,
         boots,
+        birth: None,
+        since: clock_ms,
     }
 }

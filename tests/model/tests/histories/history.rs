@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use casemate_ledger::State;
 use casemate_proto::KeyName;
 use casemate_proto::governance::Change;
 use casemate_signer::{Answer, Submission};
 
+use crate::births;
 use crate::dice::Dice;
 use crate::enclave::{Eid, Enclave};
 use crate::host::Hands;
@@ -41,29 +43,39 @@ pub fn run(seed: u64, tells: bool) -> Outcome {
         if tells {
             println!("{shape:#?}");
         }
-        let mut world = match World::new(shape, dice.fork(), Trace::new(tells)).await {
-            Ok(world) => world,
-            Err(violation) => panic!("no birth: {violation:?}"),
-        };
-        let mut violation = live(&mut world, &mut dice).await.err();
+        let mut world = World::new(shape, dice.fork(), Trace::new(tells));
+        let mut violation = whole(&mut world, &mut dice).await.err();
         let shares = world.counts.get("shares released").copied().unwrap_or(0);
-        if violation.is_none() && shares < world.reference.made.len() as u64 {
+        let made: u64 = world.clusters.iter().map(|of| of.reference.made.len() as u64).sum();
+        if violation.is_none() && shares < made {
             violation = Some(Violation(format!("only {shares} shares were seen to leave")));
         }
         Outcome {
             violation,
             trace: world.trace.hash(),
             simulated: world.now(),
-            signatures: world.reference.made.len() as u64,
-            entries: world.reference.size(),
+            signatures: made,
+            entries: world.clusters.iter().map(|of| of.reference.size()).sum(),
             counts: world.counts,
         }
     })
 }
 
-async fn live(world: &mut World, dice: &mut Dice) -> Checked {
+async fn whole(world: &mut World, dice: &mut Dice) -> Checked {
     let mut hands = Hands::default();
+    match world.shape.birth.clone() {
+        None => world.born_at_once().await?,
+        Some(plan) => {
+            if !births::attacked(world, &mut hands, &plan).await? {
+                return Ok(());
+            }
+        }
+    }
     prepare(world, &mut hands).await?;
+    live(world, &mut hands, dice).await
+}
+
+async fn live(world: &mut World, hands: &mut Hands, dice: &mut Dice) -> Checked {
     let end = world.now() + world.shape.lasts;
     let total: u64 = world.shape.acts.iter().map(|(_, weight)| weight).sum();
     let mut act_at = world.now();
@@ -92,42 +104,44 @@ async fn live(world: &mut World, dice: &mut Dice) -> Checked {
     world.trace.note(world.start.elapsed().as_millis() as u64, format_args!("the host leaves off"));
     hands.repent(world);
     if world.shape.merciless {
-        return aftermath(world, &mut hands).await;
+        return aftermath(world, hands).await;
     }
-    well_again(world, &mut hands).await
+    well_again(world, hands).await
 }
 
 /// Governance confirms, makes the keys, and sets the policy.
 async fn prepare(world: &mut World, hands: &mut Hands) -> Checked {
     until(world, hands, "the genesis", 20_000, |world| {
-        world.enclaves.values().all(|e| e.state().is_some_and(|state| state.size() > 0))
+        members(world).all(|state| state.size() > 0)
     })
     .await?;
+    world.reference_mut().confirm();
     govern(world, hands, Change::ConfirmGenesis).await?;
     for (name, scheme) in world.shape.keys.clone() {
         let name = KeyName::new(name).unwrap();
         govern(world, hands, Change::CreateKey { name: name.clone(), scheme }).await?;
         until(world, hands, "a live key", 60_000, |world| {
-            world
-                .enclaves
-                .values()
-                .all(|e| e.state().is_some_and(|state| state.key_epoch(&name).is_some()))
+            members(world).all(|state| state.key_epoch(&name).is_some())
         })
         .await?;
     }
-    let id = *world.enclaves.keys().next().unwrap();
+    let id = world.speakers()[0];
     let (terms, at) = (world.shape.terms[0], world.true_time());
     let state = world.enclaves[&id].state().unwrap();
     let submission = world.people.set_policy(state, at, &terms);
     world.submit(id, submission, None);
     until(world, hands, "a policy", 20_000, |world| {
-        world.enclaves.values().all(|e| e.state().is_some_and(|s| s.policy().is_some()))
+        members(world).all(|state| state.policy().is_some())
     })
     .await
 }
 
+fn members(world: &World) -> impl Iterator<Item = &State> {
+    world.of_main().filter_map(Enclave::state)
+}
+
 async fn govern(world: &mut World, hands: &mut Hands, change: Change) -> Checked {
-    let id = *world.enclaves.keys().next().unwrap();
+    let id = world.speakers()[0];
     let state = world.enclaves[&id].state().unwrap();
     let (head, at) = (state.change_head(), world.true_time());
     let signed = world.people.change(state, at, change, 2);
@@ -138,7 +152,7 @@ async fn govern(world: &mut World, hands: &mut Hands, change: Change) -> Checked
     .await
 }
 
-async fn until(
+pub async fn until(
     world: &mut World,
     hands: &mut Hands,
     what: &str,
@@ -157,8 +171,7 @@ async fn until(
 }
 
 fn is_well(world: &World) -> bool {
-    let frozen =
-        |id: &Eid| world.enclaves[id].state().is_none_or(casemate_ledger::State::is_frozen);
+    let frozen = |id: &Eid| world.enclaves[id].state().is_none_or(State::is_frozen);
     world.all_sound() && !world.speakers().iter().any(frozen)
 }
 
@@ -184,7 +197,7 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
             started_at = world.now();
             for place in 0..world.names.len() {
                 let joining = |e: &Enclave| e.place == place && !e.is_member() && !e.is_over();
-                if world.speaker(place).is_none() && !world.enclaves.values().any(joining) {
+                if world.speaker(place).is_none() && !world.of_main().any(joining) {
                     world.start_in(place, 1);
                 }
             }
@@ -194,13 +207,13 @@ async fn well_again(world: &mut World, hands: &mut Hands) -> Checked {
     // what was charged is out of the window, and whom a node did not hear is asked again
     let window = world.shape.terms[0].window.0 + world.shape.tau.0 + 2 * world.shape.delta.0;
     let lasts = (window + 1_000).max(SUSPICION_MS);
-    let (mut requests, mut quiet) = (world.reference.requests(), world.now() + lasts);
+    let (mut requests, mut quiet) = (world.reference().requests(), world.now() + lasts);
     while world.now() < quiet {
         hands.routine(world);
         world.pass(STEP_MS).await?;
         // some were on their way still
-        if world.reference.requests() > requests {
-            (requests, quiet) = (world.reference.requests(), world.now() + lasts);
+        if world.reference().requests() > requests {
+            (requests, quiet) = (world.reference().requests(), world.now() + lasts);
         }
     }
     let speakers = world.speakers();
@@ -228,7 +241,7 @@ async fn agree(world: &mut World) -> Checked {
             .speakers()
             .iter()
             .filter_map(|id| world.enclaves[id].state())
-            .map(casemate_ledger::State::size)
+            .map(State::size)
             .collect();
         if sizes.windows(2).all(|pair| pair[0] == pair[1]) {
             return Ok(());
@@ -253,8 +266,7 @@ async fn aftermath(world: &mut World, hands: &mut Hands) -> Checked {
 fn describe(world: &World) -> String {
     let speakers = world.speakers();
     world
-        .enclaves
-        .values()
+        .of_main()
         .filter(|e| !e.is_over())
         .map(|e| {
             let speaks = if speakers.contains(&e.id) { "speaks" } else { "-" };

@@ -110,15 +110,17 @@ pub struct Hands {
     calm_at: Option<u64>,
     next_beat: u64,
     policies: u64,
+    /// Until when clusters that nobody means go on.
+    pub rivals_until: u64,
 }
 
 impl Hands {
     fn live(world: &World) -> Vec<Eid> {
-        world.enclaves.values().filter(|e| !e.is_over() && !e.paused).map(|e| e.id).collect()
+        world.of_main().filter(|e| !e.is_over() && !e.paused).map(|e| e.id).collect()
     }
 
     fn members(world: &World) -> Vec<Eid> {
-        world.enclaves.values().filter(|e| e.is_member() && !e.paused).map(|e| e.id).collect()
+        world.of_main().filter(|e| e.is_member() && !e.paused).map(|e| e.id).collect()
     }
 
     /// Whether the cluster comes through it if this node loses its enclave: all others are sound, and
@@ -127,10 +129,7 @@ impl Hands {
         world.shape.merciless
             || (world.all_sound()
                 && !world.starts_elsewhere(place)
-                && world
-                    .enclaves
-                    .values()
-                    .all(|e| e.place == place || e.is_member() || e.is_over()))
+                && world.of_main().all(|e| e.place == place || e.is_member() || e.is_over()))
     }
 
     /// What goes on by itself: heartbeats, what was broken for a while gets well.
@@ -147,13 +146,15 @@ impl Hands {
         }
         // a second enclave that nobody admits is ended again some day
         let waiting: Vec<Eid> = world
-            .enclaves
-            .values()
-            .filter(|e| !e.is_member() && !e.is_over() && now > e.born + 12_000)
+            .of_main()
+            .filter(|e| e.is_joining() && now > e.born + 12_000)
             .filter(|e| world.speaker(e.place).is_some())
             .map(|e| e.id)
             .collect();
         waiting.into_iter().for_each(|id| world.kill(id, true));
+        if now >= self.rivals_until {
+            world.rivals().into_iter().for_each(|id| world.kill(id, true));
+        }
         if now >= self.next_beat && now >= self.silent_until {
             self.next_beat = now + world.dice.between(2_000, 4_000);
             self.heartbeat(world);
@@ -162,10 +163,15 @@ impl Hands {
 
     /// Everything that is broken gets well, and every node has an enclave that runs.
     pub fn repent(&mut self, world: &mut World) {
-        self.heal_at = None;
-        self.calm_at = None;
         self.silent_until = 0;
         self.repented = true;
+        self.leave_alone(world);
+    }
+
+    /// Nothing is cut, broken or slow any more, and all clocks are right.
+    pub fn leave_alone(&mut self, world: &mut World) {
+        self.heal_at = None;
+        self.calm_at = None;
         world.heal();
         world.mangled = 0;
         world.delay = (1, 12);
@@ -296,7 +302,7 @@ impl Hands {
         Ok(())
     }
 
-    fn skew(&mut self, world: &mut World, place: usize, most: i64) {
+    pub fn skew(&mut self, world: &mut World, place: usize, most: i64) {
         let wrong = world.dice.below(2 * most as u64 + 1) as i64 - most;
         self.set_clock(world, place, wrong);
     }
@@ -331,7 +337,7 @@ impl Hands {
         let statement = FreezerStatement::Freeze { nonce };
         let signed = world.people.statement(state, at, statement, who, forged);
         if !forged {
-            world.reference.given(signed.id());
+            world.reference_mut().given(signed.id());
         }
         let everywhere = world.dice.percent(30);
         let to: Vec<Eid> = if everywhere { Self::members(world) } else { vec![id] };
@@ -412,7 +418,7 @@ impl Hands {
         let pick = world.dice.index(world.shape.keys.len() - 1) + 1;
         let (key, scheme) = world.shape.keys[pick];
         let name = KeyName::new(key).unwrap();
-        let Some((_, public)) = world.reference.key(&name).cloned() else { return };
+        let Some((_, public)) = world.reference().key(&name).cloned() else { return };
         let (payload, digest, amount) = match scheme {
             Scheme::EcdsaSecp256k1 => {
                 let value = world.dice.between(1, 6) * 1_000_000;
@@ -420,7 +426,7 @@ impl Hands {
             }
             _ => {
                 let text = format!("message {}", self.serial).into_bytes();
-                let digest = digest::message(world.reference.genesis(), &text);
+                let digest = digest::message(world.reference().genesis(), &text);
                 (Payload::Message(text), digest, 1)
             }
         };
@@ -441,7 +447,7 @@ impl Hands {
         let body = request.to_body().into_bytes();
         let meant =
             Meant { body: body.clone(), key: name, digest, amount, allowed, stamped: false };
-        world.reference.meant(ask, meant);
+        world.reference_mut().meant(ask, meant);
         self.requests.push((ask, body.clone(), who));
         self.send(world, at, ask, body, who, kind);
     }
@@ -474,7 +480,7 @@ impl Hands {
             when.0 -= 600_000;
         }
         let nonce = world.dice.bytes();
-        let Some(state) = world.enclaves.values().find_map(Enclave::state) else { return };
+        let Some(state) = world.of_main().find_map(Enclave::state) else { return };
         let mut stamp = person.stamp(state, &body, when, nonce);
         if (34..36).contains(&kind) {
             // as if it were the agent's
@@ -482,7 +488,7 @@ impl Hands {
         }
         let known = (stamp.credential == ask.0).then_some(ask);
         if !(34..42).contains(&kind) {
-            world.reference.stamped(&ask, &body);
+            world.reference_mut().stamped(&ask, &body);
         }
         let everywhere = world.dice.percent(15);
         let to: Vec<Eid> = if everywhere { Self::live(world) } else { vec![at] };
@@ -504,7 +510,7 @@ impl Hands {
         let person = world.people.agents[0].clone();
         let ask = (person.public.id(), RequestId::new(id));
         let text = format!("at last {}", self.serial).into_bytes();
-        let digest = digest::message(world.reference.genesis(), &text);
+        let digest = digest::message(world.reference().genesis(), &text);
         let key = KeyName::new(NOTARY).unwrap();
         let payload = Payload::Message(text);
         let request = SignRequest {
@@ -514,7 +520,7 @@ impl Hands {
             payload,
         };
         let body = request.to_body().into_bytes();
-        world.reference.meant(
+        world.reference_mut().meant(
             ask,
             Meant { body: body.clone(), key, digest, amount: 1, allowed: true, stamped: true },
         );

@@ -24,6 +24,7 @@
     unreachable_pub
 )]
 
+mod births;
 mod dice;
 mod digest;
 mod enclave;

@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 
 use casemate_proto::manifest::{
-    BootRecord, GenesisRecord, Governance, Hardware, Independence, Limits, Manifest, Measurement,
-    NodeSpec,
+    Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
 };
 use casemate_proto::{Hash32, KeyName, Millis, NodeName, Scheme, hash::sha256};
 use casemate_replication::FatalReason;
-use casemate_signer::{BootSecret, Node};
 use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
 
 use crate::dice::Dice;
-use crate::enclave::{EPOCH, node_config};
 use crate::host::Act;
 use crate::people::{COLD, LOG, NOTARY, PAYER, People, Terms};
 use crate::reference::Cap;
@@ -39,6 +36,23 @@ pub struct Shape {
     pub liar: usize,
     /// Whether the host does what no cluster survives.
     pub merciless: bool,
+    /// What it does to the cluster's birth, if it cares.
+    pub birth: Option<BirthPlan>,
+}
+
+/// A birth under attack.
+#[derive(Clone, Debug)]
+pub struct BirthPlan {
+    /// For how long the host disturbs it.
+    pub lasts: u64,
+    /// About how often it does something.
+    pub every: u64,
+    /// Most enclaves that run for one node at a time.
+    pub twins: usize,
+    /// Whether it begins with as many for each node, in as many parts that do not hear each other.
+    pub parts: bool,
+    /// Whether it leaves off before the cluster is asked for anything. A merciless one may not.
+    pub leaves_off: bool,
 }
 
 impl Shape {
@@ -49,6 +63,7 @@ impl Shape {
             2 => (4, 2),
             _ => (3, 2),
         };
+        let merciless = dice.percent(35);
         let mut keys = vec![(LOG, Scheme::Ed25519), (NOTARY, Scheme::Ed25519)];
         if dice.percent(25) {
             keys.push((COLD, Scheme::Bip340Secp256k1));
@@ -80,7 +95,14 @@ impl Shape {
             every: dice.between(300, 2_500),
             lasts: dice.between(20, 70) * 1_000,
             liar: dice.below(16) as usize,
-            merciless: dice.percent(35),
+            birth: dice.percent(25).then(|| BirthPlan {
+                lasts: dice.between(500, 15_000),
+                every: dice.between(50, 1_200),
+                twins: dice.between(2, 4) as usize,
+                parts: dice.percent(40),
+                leaves_off: !merciless || dice.percent(80),
+            }),
+            merciless,
         }
     }
 
@@ -100,15 +122,14 @@ impl Shape {
     }
 }
 
-/// A cluster that is born and has done nothing yet.
-pub struct Born {
+/// What a cluster is to be born of.
+pub struct Ground {
     pub names: Vec<NodeName>,
     pub nsms: Vec<SimNsm>,
-    pub genesis: GenesisRecord,
-    pub nodes: Vec<(Node, BootRecord)>,
+    pub manifest: Manifest,
 }
 
-pub fn born(shape: &Shape, people: &People, dice: &mut Dice) -> Born {
+pub fn ground(shape: &Shape, people: &People) -> Ground {
     let host = SimHost::new().unwrap();
     let image = [[0x10; 48], [0x11; 48], [0x12; 48]];
     let names: Vec<NodeName> = (0..shape.nodes)
@@ -150,28 +171,7 @@ pub fn born(shape: &Shape, people: &People, dice: &mut Dice) -> Born {
         relying_party: None,
         recovery: None,
     };
-    let scope = GenesisRecord::manifest_hash(&manifest);
-    let mut boots = Vec::new();
-    let mut secrets = Vec::new();
-    for (name, nsm) in names.iter().zip(&nsms) {
-        let mut entropy = dice.entropy();
-        let secret = BootSecret::generate(&mut entropy);
-        let user_data = secret.user_data(name, &scope);
-        let evidence = nsm.attest(Some(user_data.as_bytes()), None, None, EPOCH.0).unwrap();
-        boots.push(secret.record(name, evidence));
-        secrets.push((secret, entropy));
-    }
-    let genesis = GenesisRecord { manifest, boots, at: EPOCH };
-    let nodes = secrets
-        .into_iter()
-        .zip(&genesis.boots)
-        .map(|((secret, entropy), record)| {
-            let entropy = Box::new(entropy);
-            let node = Node::birth(secret, &record.node, &genesis, node_config(), entropy).unwrap();
-            (node, record.clone())
-        })
-        .collect();
-    Born { names, nsms, genesis, nodes }
+    Ground { names, nsms, manifest }
 }
 
 /// What ends an honest enclave's replication although nothing is broken.

@@ -12,11 +12,22 @@ use casemate_replication::{Out, StartAt};
 use casemate_signer::{BootSecret, Bytes, Event, Node, Output, PeerMessage, Submission, Ticket};
 
 use super::{Client, Due, SHORT_MS, World, pair};
-use crate::enclave::{EPOCH, Eid, Input, Kind, Member, Phase, node_config, start_member};
+use crate::enclave::{EPOCH, Eid, Input, Kind, Member, Phase, Scope, node_config, start_member};
 use crate::reference::{Ask, Checked, Violation, violated};
 
 impl World {
     pub fn submit(&mut self, at: Eid, submission: Submission, ask: Option<Ask>) -> Ticket {
+        // what is said to one cluster the host delivers to another as well
+        let rivals = self.rivals();
+        if !rivals.is_empty() && self.dice.percent(50) {
+            let rival = *self.dice.pick(&rivals);
+            self.count("delivered to a rival as well");
+            self.deliver(rival, submission.clone(), None);
+        }
+        self.deliver(at, submission, ask)
+    }
+
+    fn deliver(&mut self, at: Eid, submission: Submission, ask: Option<Ask>) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.clients.insert(ticket, Client { ask, at });
@@ -45,6 +56,7 @@ impl World {
         let mut phase = std::mem::replace(&mut enclave.phase, Phase::Over);
         let next = match &mut phase {
             Phase::Over => None,
+            Phase::Birth { .. } => self.in_birth(id, &mut phase, input).await?,
             Phase::Joining { .. } => self.joining(id, &mut phase, input).await?,
             Phase::Member(member) => self.member(id, member, input)?,
         };
@@ -89,19 +101,7 @@ impl World {
         }
         for (node, message) in out {
             // a former boot's link may be up still
-            let boots: Vec<BootId> = self
-                .links
-                .keys()
-                .filter_map(|(a, b)| match (*a == id, *b == id) {
-                    (true, _) => Some(b),
-                    (_, true) => Some(a),
-                    _ => None,
-                })
-                .filter_map(|other| self.enclaves.get(other))
-                .filter(|other| other.name == node)
-                .map(|other| other.boot)
-                .collect();
-            for boot in boots {
+            for boot in self.linked_boots(id, &node) {
                 self.send(id, boot, Kind::Join, message.clone());
             }
         }
@@ -135,8 +135,11 @@ impl World {
         let entropy = Box::new(self.dice.entropy());
         let enclave = &self.enclaves[&id];
         let (name, boot, place) = (enclave.name.clone(), enclave.boot, enclave.place);
-        self.reference.began(boot, size, state.root(), state.time())?;
-        let node = Node::join(secret, &name, &self.genesis, state, &tail, node_config(), entropy);
+        let genesis = self.cluster_of(id).genesis.clone();
+        let (root, time) = (state.root(), state.time());
+        let node = Node::join(secret, &name, &genesis, state, &tail, node_config(), entropy);
+        self.reference_of(id).began(boot, size, root, time)?;
+        let enclave = &self.enclaves[&id];
         let Ok(node) = node else {
             // its keys are used once: it starts over as another boot
             self.start_in(place, 10);
@@ -146,7 +149,7 @@ impl World {
         let at = StartAt::Snapshot(position);
         let own = (id, boot, name.clone());
         let mut member =
-            start_member(node, at, &self.genesis, own, raft, clock, self.out_in.clone()).await;
+            start_member(node, at, &genesis, own, raft, clock, self.out_in.clone()).await;
         self.trace.note(self.now(), format_args!("enclave {id} is a member at {size}"));
         self.count("enclaves admitted");
         let linked = self.peers(id);
@@ -165,8 +168,9 @@ impl World {
     }
 
     fn peers(&self, id: Eid) -> Vec<(NodeName, BootId)> {
-        self.links
-            .keys()
+        let between_members = self.links.iter().filter(|(_, link)| link.scope == Scope::Cluster);
+        between_members
+            .map(|(pair, _)| pair)
             .filter_map(|(a, b)| match (*a == id, *b == id) {
                 (true, _) => Some(b),
                 (_, true) => Some(a),
@@ -186,20 +190,28 @@ impl World {
         input: Input,
     ) -> Result<Option<Phase>, Violation> {
         match input {
-            Input::Tick => self.feed(id, member, Event::Tick)?,
-            Input::Up { node, boot } => {
+            Input::Tick => {
+                self.feed(id, member, Event::Tick)?;
+                self.close_birth_links(id, member);
+            }
+            Input::Up { node, boot, scope: Scope::Birth } => {
+                self.birth_link_up(id, member, (&node, boot));
+            }
+            Input::Down { scope: Scope::Birth, .. } => {}
+            Input::Up { node, boot, scope: Scope::Cluster } => {
                 member.replication.link(boot, node.clone(), true);
                 if member.boots.get(&node) == Some(&boot) {
                     self.feed(id, member, Event::Link { node, up: true })?;
                 }
             }
-            Input::Down { node, boot } => {
+            Input::Down { node, boot, scope: Scope::Cluster } => {
                 member.replication.link(boot, node.clone(), false);
                 if member.boots.get(&node) == Some(&boot) {
                     self.feed(id, member, Event::Link { node, up: false })?;
                 }
             }
             Input::Message { node, boot, kind, bytes } => match kind {
+                Kind::Genesis => self.after_birth(id, member, (&node, boot), &bytes),
                 Kind::Raft => member.replication.receive(boot, &bytes),
                 Kind::Node => {
                     if member.node.state().current_boot(&node) == Some(boot) {
@@ -224,7 +236,7 @@ impl World {
 
     fn told(&mut self, id: Eid, freeze: Hash32) {
         let boot = self.enclaves[&id].boot;
-        self.reference.told(boot, freeze);
+        self.reference_of(id).told(boot, freeze);
     }
 
     fn told_by_peer(&mut self, id: Eid, bytes: &[u8]) {
@@ -286,7 +298,8 @@ impl World {
                     self.trace.step(self.now(), "applied", id, size);
                     self.note_company(Some(id));
                     let stands = (state, member.node.is_halted());
-                    self.reference.applied(self.enclaves[&id].boot, &entry, stands, now)?;
+                    let boot = self.enclaves[&id].boot;
+                    self.reference_of(id).applied(boot, &entry, stands, now)?;
                     let at = entry.at.0.saturating_sub(EPOCH.0);
                     let what = format_args!("{id} applied {size} {kind} of {at} ms");
                     self.trace.note(self.now(), what);
@@ -349,7 +362,7 @@ impl World {
         member.node.handle(event, now)
     }
 
-    fn feed(&mut self, id: Eid, member: &mut Member, event: Event) -> Checked {
+    pub(super) fn feed(&mut self, id: Eid, member: &mut Member, event: Event) -> Checked {
         let outputs = self.handle(id, member, event);
         self.outputs(id, member, outputs)
     }

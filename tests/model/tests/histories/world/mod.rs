@@ -7,19 +7,20 @@
 //! a message that the host loses, repeats, reorders or changes ends it, since the channel's frames are
 //! numbered and sealed. Both ends are told, what was under way is lost, and it is dialled anew.
 
+mod births;
+mod links;
 mod members;
 mod outputs;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_ledger::EntryBody;
 use casemate_proto::ids::Hash32;
-use casemate_proto::manifest::GenesisRecord;
+use casemate_proto::manifest::{BootRecord, GenesisRecord, Manifest};
 use casemate_proto::{BootId, NodeName, UnixMillis};
+use casemate_replication::Out;
 use casemate_replication::join::JoinRun;
-use casemate_replication::{Out, StartAt};
 use casemate_signer::{Answer, BootSecret, Ticket};
 use casemate_sim::SimNsm;
 use casemate_threshold::RunId;
@@ -27,12 +28,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::dice::Dice;
-use crate::enclave::{
-    EPOCH, Eid, Enclave, Input, Kind, Phase, SimClock, raft_config, start_member,
-};
+use crate::enclave::{EPOCH, Eid, Enclave, Input, Kind, Phase, Scope, SimClock, raft_config};
 use crate::people::People;
-use crate::reference::{Ask, Checked, Reference, Violation};
-use crate::setup::Shape;
+use crate::reference::{Ask, Births, Checked, Reference};
+use crate::setup::{Ground, Shape};
 use crate::trace::Trace;
 
 /// How often an enclave is told that time passes.
@@ -68,7 +67,12 @@ enum Due {
         to: Eid,
         input: Input,
     },
+    /// Another enclave for a node, which asks to be admitted.
     Start {
+        place: usize,
+    },
+    /// One that waits for its cluster's birth.
+    Birth {
         place: usize,
     },
     Resume(Eid),
@@ -77,6 +81,8 @@ enum Due {
 #[derive(Debug)]
 pub struct Link {
     pub number: u64,
+    pub scope: Scope,
+    up_since: u64,
     /// Not before this time anything is delivered.
     stalled_until: u64,
     last: [u64; 2],
@@ -95,13 +101,23 @@ struct Run {
     participants: Vec<(NodeName, BootId)>,
 }
 
+/// One cluster, born of the manifest.
+pub struct Cluster {
+    pub genesis: GenesisRecord,
+    pub reference: Reference,
+}
+
 pub struct World {
     pub dice: Dice,
     pub shape: Shape,
     pub start: Instant,
     pub names: Vec<NodeName>,
     nsms: Vec<SimNsm>,
-    pub genesis: GenesisRecord,
+    pub manifest: Manifest,
+    pub clusters: Vec<Cluster>,
+    /// The one that people mean, among those.
+    pub main: usize,
+    pub births: Births,
     pub people: People,
     pub enclaves: BTreeMap<Eid, Enclave>,
     by_boot: BTreeMap<BootId, Eid>,
@@ -119,7 +135,6 @@ pub struct World {
     serial: u64,
     out_in: mpsc::UnboundedSender<(Eid, Out)>,
     out: mpsc::UnboundedReceiver<(Eid, Out)>,
-    pub reference: Reference,
     runs: BTreeMap<RunId, Run>,
     /// Entries that a leader appended, committed or not.
     appended: BTreeMap<Hash32, EntryBody>,
@@ -132,22 +147,22 @@ pub struct World {
 }
 
 impl World {
-    /// A world with its cluster born.
-    pub async fn new(shape: Shape, mut dice: Dice, trace: Trace) -> Result<Self, Violation> {
+    /// A world in which nothing runs yet.
+    pub fn new(shape: Shape, mut dice: Dice, trace: Trace) -> Self {
         let people = People::new();
-        let born = crate::setup::born(&shape, &people, &mut dice);
+        let Ground { names, nsms, manifest } = crate::setup::ground(&shape, &people);
         let (out_in, out) = mpsc::unbounded_channel();
-        let start = Instant::now();
-        let state = born.nodes[0].0.state();
-        let reference = Reference::new(state, shape.caps());
         let mut world = Self {
             dice: dice.fork(),
-            wrong_by: vec![0; born.names.len()],
+            wrong_by: vec![0; names.len()],
             shape,
-            start,
-            names: born.names,
-            nsms: born.nsms,
-            genesis: born.genesis,
+            start: Instant::now(),
+            names,
+            nsms,
+            manifest,
+            clusters: Vec::new(),
+            main: 0,
+            births: Births::default(),
             people,
             enclaves: BTreeMap::new(),
             by_boot: BTreeMap::new(),
@@ -160,7 +175,6 @@ impl World {
             serial: 0,
             out_in,
             out,
-            reference,
             runs: BTreeMap::new(),
             appended: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -170,37 +184,32 @@ impl World {
             trace,
             counts: BTreeMap::new(),
         };
-        for (place, (node, record)) in born.nodes.into_iter().enumerate() {
-            let id = world.next_enclave;
-            world.next_enclave += 1;
-            let clock = SimClock::new(start, 0);
-            let raft = raft_config(world.shape.delta, world.dice.between(600, 1_200));
-            let (boot, name) = (record.id(), record.node.clone());
-            let member = start_member(
-                node,
-                StartAt::Genesis,
-                &world.genesis,
-                (id, boot, name.clone()),
-                raft,
-                Arc::clone(&clock),
-                world.out_in.clone(),
-            )
-            .await;
-            world.add(Enclave {
-                id,
-                place,
-                name,
-                boot,
-                born: 0,
-                clock,
-                raft,
-                phase: Phase::Member(Box::new(member)),
-                paused: false,
-                held: Default::default(),
-            });
-        }
         world.at(0, Due::Dial);
-        Ok(world)
+        world
+    }
+
+    /// What the reference model says of the cluster that people mean.
+    pub fn reference(&self) -> &Reference {
+        &self.clusters[self.main].reference
+    }
+    pub fn reference_mut(&mut self) -> &mut Reference {
+        &mut self.clusters[self.main].reference
+    }
+    /// The cluster that an enclave is of.
+    fn cluster_of(&self, id: Eid) -> &Cluster {
+        &self.clusters[self.enclaves[&id].cluster.unwrap()]
+    }
+    fn reference_of(&mut self, id: Eid) -> &mut Reference {
+        &mut self.clusters[self.enclaves[&id].cluster.unwrap()].reference
+    }
+    /// The members of clusters that were born beside the one that people mean.
+    pub fn rivals(&self) -> Vec<Eid> {
+        let is_rival = |e: &&Enclave| e.cluster.is_some_and(|of| of != self.main) && !e.is_over();
+        self.enclaves.values().filter(is_rival).map(|e| e.id).collect()
+    }
+    /// The enclaves of the cluster that people mean, those included that ask to be admitted.
+    pub fn of_main(&self) -> impl Iterator<Item = &Enclave> {
+        self.enclaves.values().filter(|e| e.cluster == Some(self.main))
     }
 
     fn add(&mut self, enclave: Enclave) {
@@ -288,110 +297,10 @@ impl World {
             }
             Due::Input { to, input } => self.input(to, input).await?,
             Due::Start { place } => self.start_enclave(place),
+            Due::Birth { place } => self.start_birth(place),
             Due::Resume(id) => self.resume(id).await?,
         }
         Ok(())
-    }
-
-    // links
-
-    fn is_silent(&self, (a, b): (Eid, Eid)) -> bool {
-        let mute = |id: &Eid| self.enclaves.get(id).is_none_or(|e| e.paused || e.is_over());
-        let stalled = self.links.get(&(a, b)).is_some_and(|l| l.stalled_until > self.now());
-        mute(&a) || mute(&b) || stalled || self.is_cut(a, b)
-    }
-
-    fn is_cut(&self, a: Eid, b: Eid) -> bool {
-        self.side.get(&a).copied().unwrap_or(0) != self.side.get(&b).copied().unwrap_or(0)
-    }
-
-    /// Dials every pair that has no link and can have one.
-    async fn dial(&mut self) -> Checked {
-        let live: Vec<Eid> =
-            self.enclaves.values().filter(|e| !e.is_over() && !e.paused).map(|e| e.id).collect();
-        for (at, a) in live.iter().enumerate() {
-            for b in &live[at + 1..] {
-                let key = pair(*a, *b);
-                let (one, two) = (&self.enclaves[a], &self.enclaves[b]);
-                let wanted = one.place != two.place
-                    && !self.links.contains_key(&key)
-                    && !self.is_cut(*a, *b)
-                    && (one.is_member() || two.is_member())
-                    && !one.knows_retired(&two.boot)
-                    && !two.knows_retired(&one.boot);
-                if wanted && self.dice.percent(60) {
-                    self.next_link += 1;
-                    let number = self.next_link;
-                    let link = Link { number, stalled_until: 0, last: [0; 2] };
-                    self.links.insert(key, link);
-                    for (own, other) in [(*a, *b), (*b, *a)] {
-                        let peer = &self.enclaves[&other];
-                        let (node, boot) = (peer.name.clone(), peer.boot);
-                        self.input(own, Input::Up { node, boot }).await?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a link: both ends are told a little later.
-    pub fn close(&mut self, pair: (Eid, Eid)) {
-        if self.links.remove(&pair).is_none() {
-            return;
-        }
-        for (own, other) in [(pair.0, pair.1), (pair.1, pair.0)] {
-            if let Some(peer) = self.enclaves.get(&other) {
-                let (node, boot) = (peer.name.clone(), peer.boot);
-                self.at(0, Due::Input { to: own, input: Input::Down { node, boot } });
-            }
-        }
-    }
-
-    /// Looks after five seconds whether a link is still silent.
-    pub fn watch_silence(&mut self, of: impl Fn(Eid, Eid) -> bool) {
-        let links: Vec<u64> =
-            self.links.iter().filter(|((a, b), _)| of(*a, *b)).map(|(_, l)| l.number).collect();
-        for link in links {
-            self.at(SILENT_MS, Due::Silent { link });
-        }
-    }
-
-    pub fn linked(&self) -> Vec<(Eid, Eid)> {
-        self.links.keys().copied().collect()
-    }
-
-    /// Withholds everything on a link for a while.
-    pub fn stall(&mut self, pair: (Eid, Eid), millis: u64) {
-        let until = self.now() + millis;
-        if let Some(link) = self.links.get_mut(&pair) {
-            link.stalled_until = until;
-            let number = link.number;
-            if millis > SILENT_MS {
-                self.at(SILENT_MS, Due::Silent { link: number });
-            }
-        }
-    }
-
-    fn send(&mut self, from: Eid, to: BootId, kind: Kind, bytes: Vec<u8>) {
-        let Some(to) = self.by_boot.get(&to).copied() else { return };
-        let key = pair(from, to);
-        let Some(number) = self.links.get(&key).map(|link| link.number) else { return };
-        if self.is_cut(from, to) {
-            return;
-        }
-        if self.dice.below(1_000) < self.mangled {
-            // lost, doubled, out of order or changed: the receiver's channel ends all the same
-            self.count("messages mangled");
-            return self.close(key);
-        }
-        let delay = self.dice.between(self.delay.0, self.delay.1);
-        let now = self.now();
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let last = &mut link.last[usize::from(from > to)];
-        let when = (now + delay).max(link.stalled_until).max(*last);
-        *last = when;
-        self.at(when - now, Due::Deliver { link: number, from, to, kind, bytes });
     }
 
     /// Tells the reference model who could speak to whom until now: to be called before that changes,
@@ -399,19 +308,23 @@ impl World {
     /// stricter than the truth. The enclave that is at work just now is one that runs.
     fn note_company(&mut self, at_work: Option<Eid>) {
         let now = self.true_time();
-        let mut sides: BTreeMap<u8, Vec<(NodeName, BootId)>> = BTreeMap::new();
+        let mut sides: BTreeMap<(usize, u8), Vec<(NodeName, BootId)>> = BTreeMap::new();
         for enclave in self.enclaves.values().filter(|e| e.is_member() || Some(e.id) == at_work) {
+            let Some(cluster) = enclave.cluster else { continue };
             let side = self.side.get(&enclave.id).copied().unwrap_or(0);
-            sides.entry(side).or_default().push((enclave.name.clone(), enclave.boot));
+            let company = sides.entry((cluster, side)).or_default();
+            company.push((enclave.name.clone(), enclave.boot));
         }
-        sides.values().for_each(|company| self.reference.together(company, now));
+        for ((cluster, _), company) in sides {
+            self.clusters[cluster].reference.together(&company, now);
+        }
     }
 
     // who stands where
 
     /// The enclave whose boot is a node's, as the furthest of the others have it.
     pub fn speaker(&self, place: usize) -> Option<&Enclave> {
-        let newest = self.enclaves.values().filter_map(Enclave::state).max_by_key(|s| s.size())?;
+        let newest = self.of_main().filter_map(Enclave::state).max_by_key(|s| s.size())?;
         let boot = newest.current_boot(&self.names[place])?;
         self.enclaves.get(self.by_boot.get(&boot)?).filter(|e| e.is_member())
     }
@@ -425,7 +338,7 @@ impl World {
     /// has the time within δ.
     pub fn all_sound(&self) -> bool {
         let speakers = self.speakers();
-        let newest = self.enclaves.values().filter_map(Enclave::state).map(|s| s.size()).max();
+        let newest = self.of_main().filter_map(Enclave::state).map(|s| s.size()).max();
         let sound = |id: &Eid| {
             let enclave = &self.enclaves[id];
             let Some(member) = enclave.member() else { return false };
@@ -443,20 +356,28 @@ impl World {
 
     // what the host does to enclaves
 
-    /// Another enclave for a node: a boot without any authority, which asks to be admitted.
-    fn start_enclave(&mut self, place: usize) {
+    /// A boot's keys, attested under a scope.
+    fn boot(&mut self, place: usize, scope: &Hash32) -> (BootSecret, BootRecord) {
         let mut entropy = self.dice.entropy();
         let secret = BootSecret::generate(&mut entropy);
-        let name = self.names[place].clone();
-        let scope = Hash32::new(*self.genesis.id().as_bytes());
-        let user_data = secret.user_data(&name, &scope);
+        let record = self.attested(&secret, place, scope);
+        (secret, record)
+    }
+
+    /// The record of a boot, with evidence that is made now.
+    fn attested(&self, secret: &BootSecret, place: usize, scope: &Hash32) -> BootRecord {
+        let name = &self.names[place];
+        let user_data = secret.user_data(name, scope);
         let at = self.true_time().0;
         let evidence = self.nsms[place].attest(Some(user_data.as_bytes()), None, None, at).unwrap();
-        let record = secret.record(&name, evidence);
+        secret.record(name, evidence)
+    }
+
+    /// An enclave as it begins.
+    fn started(&mut self, place: usize, boot: BootId, cluster: Option<usize>, phase: Phase) -> Eid {
         let id = self.next_enclave;
         self.next_enclave += 1;
-        let run = JoinRun::new(record.clone(), self.genesis.manifest.threshold);
-        let boot = record.id();
+        let name = self.names[place].clone();
         self.trace.note(self.now(), format_args!("enclave {id} starts for {name}"));
         self.count("enclaves started");
         let raft = raft_config(self.shape.delta, self.dice.between(600, 1_200));
@@ -465,18 +386,33 @@ impl World {
             place,
             name,
             boot,
+            cluster,
             born: self.now(),
             clock: SimClock::new(self.start, self.wrong_by[place]),
             raft,
-            phase: Phase::Joining { run, secret: Some(secret), short_since: None },
+            phase,
             paused: false,
             held: Default::default(),
         });
+        id
+    }
+
+    /// Another enclave for a node: a boot without any authority, which asks to be admitted.
+    fn start_enclave(&mut self, place: usize) {
+        let genesis = self.clusters[self.main].genesis.id();
+        let (secret, record) = self.boot(place, &Hash32::new(*genesis.as_bytes()));
+        let run = JoinRun::new(record.clone(), self.manifest.threshold);
+        let phase = Phase::Joining { run, secret: Some(secret), short_since: None };
+        self.started(place, record.id(), Some(self.main), phase);
     }
 
     /// Whether an enclave is about to start for another node, whose former one may be there still.
     pub fn starts_elsewhere(&self, than: usize) -> bool {
         self.due.values().any(|due| matches!(due, Due::Start { place } if *place != than))
+    }
+
+    pub fn starts_here(&self, place: usize) -> bool {
+        self.due.values().any(|due| matches!(due, Due::Start { place: at } if *at == place))
     }
 
     pub fn start_in(&mut self, place: usize, after: u64) {
@@ -528,35 +464,6 @@ impl World {
             self.input(id, input).await?;
         }
         Ok(())
-    }
-
-    /// Cuts the cluster in two: everybody on `with` is on side 1. Links across end at once or fall
-    /// silent.
-    pub fn partition(&mut self, with: &[Eid], told: bool) {
-        self.note_company(None);
-        self.side = with.iter().map(|id| (*id, 1)).collect();
-        self.trace.note(self.now(), format_args!("partition {with:?} told {told}"));
-        let across: Vec<(Eid, Eid)> =
-            self.links.keys().filter(|(a, b)| self.is_cut(*a, *b)).copied().collect();
-        for pair in across {
-            match told {
-                true => self.close(pair),
-                false => {
-                    let number = self.links[&pair].number;
-                    self.at(SILENT_MS, Due::Silent { link: number });
-                }
-            }
-        }
-    }
-
-    pub fn heal(&mut self) {
-        self.note_company(None);
-        self.trace.note(self.now(), format_args!("heal"));
-        // frames were lost on them
-        let across: Vec<(Eid, Eid)> =
-            self.links.keys().filter(|(a, b)| self.is_cut(*a, *b)).copied().collect();
-        across.into_iter().for_each(|pair| self.close(pair));
-        self.side.clear();
     }
 }
 

@@ -13,7 +13,7 @@ use casemate_threshold::{
 
 use super::{Run, SHARE_LANE, World};
 use crate::enclave::{Eid, Kind, Member};
-use crate::reference::{Checked, Released, Violation, What, violated};
+use crate::reference::{Checked, Released, What, violated};
 
 impl World {
     pub(super) fn outputs(
@@ -27,7 +27,7 @@ impl World {
                 Output::Propose { body, attachment, until } => {
                     if let EntryBody::Signed { credential, request_id, signature } = &body {
                         let now = self.true_time();
-                        self.reference.signature(
+                        self.reference_of(id).signature(
                             (*credential, *request_id),
                             signature,
                             now,
@@ -71,7 +71,8 @@ impl World {
                             path.strip_prefix("checkpoints/").and_then(|name| name.split_once('-'))
                         {
                             self.count("checkpoints");
-                            self.reference.checkpoint(size.parse().unwrap(), root)?;
+                            let size = size.parse().unwrap();
+                            self.reference_of(id).checkpoint(size, root)?;
                         }
                     }
                 }
@@ -101,10 +102,10 @@ impl World {
         });
         if let (Answer::Signed(signed), Some(ask)) = (&answer, client.ask) {
             let now = self.true_time();
-            self.reference.answered(ask, signed, now)?;
+            self.reference_of(client.at).answered(ask, signed, now)?;
         }
         if let Some(ask) = client.ask {
-            self.reference.said(ask, &answer)?;
+            self.reference_of(client.at).said(ask, &answer)?;
         }
         self.trace.step(self.now(), "answered", client.at, ticket.0);
         let name = name_of(&answer);
@@ -128,18 +129,19 @@ impl World {
         match message {
             PeerMessage::StartSign { index, attempt, participants, triples, epoch, .. } => {
                 self.count("signing runs");
-                let asked = self.reference.what_is_signed(index);
-                self.started(id, member, (index, attempt, epoch), &participants, triples, asked);
+                let asked = self.cluster_of(id).reference.what_is_signed(index);
+                self.leads(id, member, (index, attempt, epoch), &participants, triples, asked);
             }
             PeerMessage::StartAhead { index, entry, participants, triples, epoch, .. } => {
                 self.count("signing runs ahead of the commit");
                 let asked = match self.appended.get(&entry) {
                     Some(EntryBody::Request { stamp, body }) => {
-                        self.reference.what_is_asked(stamp.credential, body, entry)
+                        let reference = &self.cluster_of(id).reference;
+                        reference.what_is_asked(stamp.credential, body, entry)
                     }
                     _ => None,
                 };
-                self.started(id, member, (index, 0, epoch), &participants, triples, asked);
+                self.leads(id, member, (index, 0, epoch), &participants, triples, asked);
             }
             PeerMessage::Run(bytes) => {
                 let max = casemate_threshold::message::MAX_MESSAGE_BYTES;
@@ -152,7 +154,8 @@ impl World {
                     self.count("shares released");
                     let run = &self.runs[&message.run];
                     let enclave = &self.enclaves[&id];
-                    self.reference.released(&Released {
+                    let cluster = &mut self.clusters[enclave.cluster.unwrap()];
+                    cluster.reference.released(&Released {
                         node: &enclave.name,
                         boot: enclave.boot,
                         applied: member.node.state().size(),
@@ -173,7 +176,7 @@ impl World {
     }
 
     /// A leader names a run: from here on its messages are known for what they are.
-    fn started(
+    fn leads(
         &mut self,
         id: Eid,
         member: &Member,
@@ -187,7 +190,7 @@ impl World {
         self.trace.note(self.now(), what);
         if let Some(asked) = asked
             && let Some((run, known)) =
-                self.run_of(member, (index, attempt, epoch), names, triples, asked)
+                self.run_of(id, member, (index, attempt, epoch), names, triples, asked)
         {
             self.runs.insert(run, known);
         }
@@ -196,6 +199,7 @@ impl World {
     /// The id of the run that a leader names.
     fn run_of(
         &self,
+        id: Eid,
         member: &Member,
         (index, attempt, epoch): (u64, u8, u64),
         names: &[NodeName],
@@ -203,7 +207,7 @@ impl World {
         What { key, path, digest, entry }: What,
     ) -> Option<(RunId, Run)> {
         let state = member.node.state();
-        let (scheme, _) = self.reference.key(&key)?;
+        let (scheme, _) = self.cluster_of(id).reference.key(&key)?;
         let mut participants: Vec<(NodeName, BootId)> = names
             .iter()
             .map(|name| Some((name.clone(), state.current_boot(name)?)))

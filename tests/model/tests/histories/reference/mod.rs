@@ -7,6 +7,13 @@
 //!
 //! Where the product may refuse what looks right from outside (an unfreeze that came with a stale
 //! predecessor), the model believes that it was done: it is never stricter than the truth.
+//!
+//! A [`Reference`] is one cluster's: what holds of several at once, which a host may try to make of one
+//! manifest, is [`Births`]' to say.
+
+mod births;
+mod shares;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +24,7 @@ use casemate_proto::{
     BootId, CredentialId, DerivationPath, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis,
 };
 
-use casemate_signer::{Answer, SignedDenial};
-
-use crate::digest;
+pub use births::Births;
 
 /// What a violation begins with that is none of safety: something that should have happened did not.
 pub const STUCK: &str = "stuck: ";
@@ -31,7 +36,7 @@ pub struct Violation(pub String);
 pub type Checked = Result<(), Violation>;
 
 macro_rules! violated {
-    ($($what:tt)*) => { return Err(Violation(format!($($what)*))) };
+    ($($what:tt)*) => { return Err($crate::reference::Violation(format!($($what)*))) };
 }
 pub(crate) use violated;
 
@@ -114,6 +119,8 @@ pub struct Reference {
     nodes: usize,
     threshold: usize,
     genesis: [u8; 32],
+    /// Whether the governors said that this is the cluster.
+    confirmed: bool,
     tau: Millis,
     delta: Millis,
     dead_man: Option<Millis>,
@@ -152,6 +159,7 @@ impl Reference {
             nodes: manifest.nodes.len(),
             threshold: usize::try_from(manifest.threshold).unwrap(),
             genesis: *state.genesis().as_bytes(),
+            confirmed: false,
             tau: manifest.limits.tau,
             delta: manifest.limits.delta,
             dead_man: manifest.limits.dead_man,
@@ -177,6 +185,10 @@ impl Reference {
 
     pub const fn genesis(&self) -> &[u8; 32] {
         &self.genesis
+    }
+    /// The governors sign that this genesis is the cluster's.
+    pub fn confirm(&mut self) {
+        self.confirmed = true;
     }
     pub fn size(&self) -> u64 {
         self.log.len() as u64
@@ -313,6 +325,10 @@ impl Reference {
         if leaf.time != state.time() {
             violated!("boot {boot} has ledger time {}, others {}", state.time(), leaf.time);
         }
+        // what governors say of one genesis is for no other
+        if !self.confirmed && (state.policy().is_some() || !state.keys().is_empty()) {
+            violated!("boot {boot} has a policy or a key, and nobody confirmed its genesis");
+        }
         let own = self.admissions.iter().find(|(_, _, admitted)| *admitted == boot);
         let retired = own.is_some_and(|(_, node, _)| self.current(node, size) != Some(boot));
         if retired && !is_halted {
@@ -420,237 +436,4 @@ impl Reference {
         }
         Ok(())
     }
-
-    /// An enclave lets out a signature share.
-    pub fn released(&mut self, released: &Released<'_>) -> Checked {
-        let Released { node, boot, applied, now, index, entry, participants } = released;
-        let who = format!("node `{node}` (boot {boot}, {applied} entries, {now})");
-        let Some(leaf) = self.log.get(*index as usize).filter(|_| index < applied) else {
-            violated!("{who} signs for entry {index}, which it has not applied");
-        };
-        if leaf.entry != *entry {
-            violated!("{who} signs for another entry than it applied at index {index}");
-        }
-        let Some((ask, body)) = &leaf.request else {
-            violated!("{who} signs for entry {index}, which asks for no signature");
-        };
-        let meant = self.meant.get(ask).and_then(|all| all.iter().find(|m| m.body == *body));
-        if meant.is_none_or(|meant| !meant.allowed || !meant.stamped) {
-            violated!("{who} signs for entry {index}, which no policy allows");
-        }
-        if *now > leaf.time.saturating_add(self.tau) {
-            violated!("{who} releases for entry {index} of {}, later than τ", leaf.time);
-        }
-        if self.frozen(*applied) {
-            violated!("{who} releases for entry {index} while a freeze is in force");
-        }
-        let unlifted = |id: &&Hash32| {
-            self.freezes.get(*id).is_none_or(|freeze| freeze.lifted.is_none_or(|at| at >= *applied))
-        };
-        if let Some(freeze) = self.told.get(boot).and_then(|told| told.iter().find(unlifted)) {
-            violated!("{who} releases for entry {index} and was told of freeze {freeze}");
-        }
-        if self.current(node, *applied) != Some(*boot) {
-            violated!("{who} releases for entry {index} and is not its node's boot any more");
-        }
-        for (name, other) in *participants {
-            if self.current(name, *applied) != Some(*other) {
-                violated!("{who} releases for entry {index} with `{name}`'s retired boot {other}");
-            }
-        }
-        if participants.len() != self.threshold || !participants.iter().any(|(_, b)| b == boot) {
-            violated!("{who} releases for entry {index} among {participants:?}");
-        }
-        if let Some(made) = self.made.get(ask)
-            && made.leaf.is_some_and(|at| at < *applied)
-        {
-            violated!("{who} releases for entry {index}, whose signature is in the log");
-        }
-        // a request is charged for one entry, and that one alone is signed for
-        let ask = *ask;
-        let first = *self.signed_for.entry(ask).or_insert(*index);
-        if first != *index {
-            violated!("{who} releases for entry {index}, and entry {first} is the same request");
-        }
-        Ok(())
-    }
-
-    /// A signature was seen: in the log (then where), in a proposal, or in an answer.
-    pub fn signature(
-        &mut self,
-        ask: Ask,
-        signature: &[u8],
-        now: UnixMillis,
-        leaf: Option<u64>,
-    ) -> Checked {
-        let (credential, id) = ask;
-        let Some(all) = self.meant.get(&ask) else {
-            violated!("a signature for {credential}'s request {id}, which nobody made");
-        };
-        let verifies = |meant: &&Meant| {
-            self.keys.get(&meant.key).is_some_and(|(scheme, key)| {
-                digest::verifies(*scheme, key, &meant.digest, signature)
-            })
-        };
-        let Some(meant) = all.iter().find(verifies).cloned() else {
-            violated!("a signature of request {id} verifies for none of its bodies");
-        };
-        if !meant.allowed || !meant.stamped {
-            violated!("request {id} was signed, and nobody may have it signed");
-        }
-        let of_it = |leaf: &&Leaf| {
-            leaf.request.as_ref().is_some_and(|(of, body)| *of == ask && *body == meant.body)
-        };
-        let mut entries = self.log.iter().filter(of_it);
-        let ledger = match (self.signed_for.get(&ask), entries.next()) {
-            (Some(index), Some(_)) => self.log[*index as usize].time,
-            (None, Some(leaf)) => leaf.time,
-            (_, None) => violated!("request {id} was signed, and is not in the log"),
-        };
-        let fresh = Made {
-            digest: meant.digest,
-            key: meant.key.clone(),
-            amount: meant.amount,
-            at: now,
-            ledger,
-            leaf: None,
-        };
-        let is_new = !self.made.contains_key(&ask);
-        let made = self.made.entry(ask).or_insert(fresh);
-        if made.digest != meant.digest {
-            violated!("request {id} has signatures over two digests");
-        }
-        if let (Some(at), None) = (leaf, made.leaf) {
-            made.leaf = Some(at);
-            if self.never.contains(&ask) {
-                violated!("a client was told that request {id} is never signed, and it was");
-            }
-        }
-        if is_new { self.within(&meant.key) } else { Ok(()) }
-    }
-
-    /// Whether what was signed with a key is within its cap in every interval of a window's length.
-    fn within(&self, key: &KeyName) -> Checked {
-        let Some(cap) = self.caps.get(key) else {
-            violated!("something was signed with key `{key}`, which has no limit");
-        };
-        let of_key: Vec<&Made> = self.made.values().filter(|made| made.key == *key).collect();
-        let clocks: [fn(&Made) -> UnixMillis; 2] = [|made| made.at, |made| made.ledger];
-        for clock in clocks {
-            for first in &of_key {
-                let from = clock(first).0;
-                let inside = |made: &&&Made| (from..from + cap.window.0).contains(&clock(made).0);
-                let sum: u64 = of_key.iter().filter(inside).map(|made| made.amount).sum();
-                if sum > cap.amount {
-                    violated!(
-                        "key `{key}` signed for {sum} within {} ms from {from}, and its limit is {}",
-                        cap.window.0,
-                        cap.amount
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A checkpoint was published.
-    pub fn checkpoint(&self, size: u64, root: &str) -> Checked {
-        match size.checked_sub(1).and_then(|at| self.log.get(at as usize)) {
-            Some(leaf) if hex::encode(leaf.root.as_bytes()) == root => Ok(()),
-            Some(_) => violated!("two checkpoints of size {size} with different roots"),
-            None => violated!("a checkpoint of size {size}, and {} entries exist", self.size()),
-        }
-    }
-
-    /// A client was answered: what is said for good stays so.
-    pub fn said(&mut self, ask: Ask, answer: &Answer) -> Checked {
-        let known = self.meant.get(&ask).cloned().unwrap_or_default();
-        let about_it = |denial: &SignedDenial| {
-            use casemate_proto::DenialCode::{Frozen, LimitExceeded, NoGrant};
-            // other codes are about how it was asked, and asking again may go well
-            matches!(denial.denial.code, Frozen | LimitExceeded | NoGrant)
-                && denial.index.is_some()
-                && known.iter().any(|m| *denial.subject.as_bytes() == sha256(&[&m.body]))
-        };
-        // two bodies under one id: the other may be the one that stands
-        let alone = known.len() == 1;
-        let never = match answer {
-            Answer::Expired(_) => true,
-            Answer::Denied(denial) => alone && about_it(denial),
-            Answer::Signed(signed) => {
-                let known = self.given_out.entry(ask).or_insert_with(|| signed.signature.clone());
-                if *known != signed.signature {
-                    violated!("request {} was answered with two signatures", ask.1);
-                }
-                false
-            }
-            _ => false,
-        };
-        if never {
-            self.never.insert(ask);
-        }
-        if self.never.contains(&ask) && self.made.get(&ask).is_some_and(|made| made.leaf.is_some())
-        {
-            violated!("request {} was given up, a client was told, and it is signed", ask.1);
-        }
-        Ok(())
-    }
-
-    /// A client was given a signature with its proofs: the leaf is this log's and the proof leads to
-    /// its root.
-    pub fn answered(
-        &mut self,
-        ask: Ask,
-        signed: &casemate_signer::Signed,
-        now: UnixMillis,
-    ) -> Checked {
-        self.signature(ask, &signed.signature, now, None)?;
-        let made = &self.made[&ask];
-        let Some(leaf) = made.leaf else {
-            violated!("request {} was answered before its signature was in the log", ask.1);
-        };
-        if signed.digest != made.digest {
-            violated!("request {} was answered with another digest", ask.1);
-        }
-        for receipt in [&signed.receipt.allowed, &signed.receipt.signed] {
-            let mut lines = receipt.checkpoint.lines().skip(1);
-            let size: u64 = lines.next().and_then(|l| l.parse().ok()).unwrap_or(0);
-            let Some(known) = size.checked_sub(1).and_then(|at| self.log.get(at as usize)) else {
-                violated!("request {} has a receipt of a log of {size} entries", ask.1);
-            };
-            let index = casemate_audit::Record::parse(&receipt.leaf).map_or(size, |r| r.index());
-            let proves = index < size
-                && tree_root(&receipt.leaf, index, size, &receipt.proof) == Some(known.root);
-            if size <= leaf || !proves {
-                violated!("request {} has a receipt that does not lead to the log's root", ask.1);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    use sha2::Digest as _;
-    let mut hash = sha2::Sha256::new();
-    parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().into()
-}
-
-/// The root that an RFC 6962 proof leads to.
-fn tree_root(leaf: &[u8], index: u64, size: u64, proof: &[Hash32]) -> Option<Hash32> {
-    fn up(hash: [u8; 32], index: u64, size: u64, proof: &[Hash32]) -> Option<[u8; 32]> {
-        if size == 1 {
-            return proof.is_empty().then_some(hash);
-        }
-        let (last, rest) = proof.split_last()?;
-        let half = size.next_power_of_two() / 2;
-        if index < half {
-            let left = up(hash, index, half, rest)?;
-            Some(sha256(&[&[1], &left, last.as_bytes()]))
-        } else {
-            let right = up(hash, index - half, size - half, rest)?;
-            Some(sha256(&[&[1], last.as_bytes(), &right]))
-        }
-    }
-    up(sha256(&[&[0], leaf]), index, size, proof).map(Hash32::new)
 }
