@@ -196,6 +196,8 @@ pub struct GenesisRun {
     peers: BTreeMap<NodeName, Peer>,
     /// A proposal that cannot be checked yet: a record is missing.
     held: Option<Vec<u8>>,
+    /// One with a record that its node's newest channel did not bring: it may still bring it.
+    unattested: Option<Vec<u8>>,
     echoed: Option<Echoed>,
     /// All have echoed, and everybody was told.
     stands: bool,
@@ -213,6 +215,7 @@ impl GenesisRun {
             manifest,
             own: vec![record],
             held: None,
+            unattested: None,
             echoed: None,
             stands: false,
         }
@@ -283,6 +286,14 @@ impl GenesisRun {
         messages.iter().map(cbor::encode).collect()
     }
 
+    /// A channel ended, and no other is up to that boot. Whether those to other boots of its node are to
+    /// be closed, and dialled anew: only what the newest channel to a node brings counts, which was this
+    /// one, and a boot whose channel is older would not be heard again.
+    #[must_use]
+    pub fn disconnected(&self, node: &NodeName, boot: BootId) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.boot == Some(boot))
+    }
+
     /// The same boot with newer evidence, for all: the ledger takes evidence for ten minutes. Nothing
     /// once this boot has echoed.
     pub fn renew(&mut self, record: BootRecord) -> Vec<Outgoing> {
@@ -322,6 +333,7 @@ impl GenesisRun {
                 }
                 if !peer.records.contains(&record) {
                     keep(&mut peer.records, record);
+                    self.held = self.held.take().or_else(|| self.unattested.take());
                 }
             }
             Message::Proposal(proposal) => {
@@ -392,7 +404,11 @@ impl GenesisRun {
             self.held = Some(proposal.to_vec());
             return Ok(Vec::new());
         }
-        self.echo(record, now, sign)
+        let out = self.echo(record, now, sign);
+        if matches!(out, Err(BirthRefused::Unattested { .. })) {
+            self.unattested = Some(proposal.to_vec());
+        }
+        out
     }
 
     /// Checks a genesis wholly and echoes it. The only place where an echo is made.
@@ -426,6 +442,7 @@ impl GenesisRun {
         let echoes = BTreeMap::from([(self.me.clone(), echo)]);
         self.echoed = Some(Echoed { id, record, since: now, echoes });
         self.held = None;
+        self.unattested = None;
         let early: Vec<(NodeName, GenesisId, Echo)> = self
             .peers
             .iter_mut()

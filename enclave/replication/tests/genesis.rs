@@ -220,6 +220,31 @@ fn what_a_broken_channel_lost_is_sent_again_by_the_next() {
 }
 
 #[test]
+fn a_boot_is_heard_again_once_a_twin_of_it_has_come_and_gone() {
+    let (world, mut birth) = Birth::full(3, 2);
+    let twin = birth.boots.len();
+    birth.boots.push(Boot::new(&world, 2));
+    // the second has heard of the twin last, the first has not heard of it at all
+    birth.link(1, twin);
+    birth.settle();
+    assert!(birth.born().iter().all(Option::is_none));
+    assert_eq!(birth.boots[1].signed.get(), 0);
+    birth.unlink(1, twin);
+    birth.settle();
+    assert!(birth.born().iter().all(Option::is_none), "the older channel's boot is not heard");
+    let (name, gone) = (world.names[2].clone(), birth.boots[twin].id());
+    assert!(birth.boots[1].run.disconnected(&name, gone));
+    assert!(!birth.boots[0].run.disconnected(&name, gone));
+    // the older channel is dialled anew, and what was proposed before is looked at again
+    birth.unlink(1, 2);
+    birth.link(1, 2);
+    birth.settle();
+    assert!(birth.born()[..3].iter().all(Option::is_some));
+    assert!(birth.boots[..3].iter().all(|boot| boot.signed.get() == 1));
+    assert_eq!(birth.boots[twin].signed.get(), 0);
+}
+
+#[test]
 fn a_boot_that_lacks_an_echo_gets_it_from_another() {
     let (_, mut birth) = Birth::full(3, 2);
     // the channel between the second and the third breaks once both have each other's record

@@ -11,7 +11,7 @@ use casemate_replication::genesis::{GenesisRun, Outgoing};
 use casemate_signer::{BootSecret, Node, NodeConfig};
 use tokio::time::Instant;
 
-use crate::core::{Common, Refusal};
+use crate::core::{Common, Cut, Refusal};
 use crate::envelope::{self, Kind};
 use crate::joining::EVIDENCE_LIFE;
 use crate::links::{Link, LinkPolicy};
@@ -96,6 +96,14 @@ impl Birth {
         let Some((_, run)) = &mut self.parts else { return };
         for message in run.connected(link.peer.node(), link.peer.boot()) {
             link.send(envelope::seal(Kind::Genesis, &message));
+        }
+    }
+
+    /// The last link to a boot is gone.
+    pub(crate) fn link_down(&self, cut: &Cut, common: &mut Common) {
+        let Some((_, run)) = &self.parts else { return };
+        if run.disconnected(&cut.node, cut.boot) {
+            common.links.retain(|link| *link.peer.node() != cut.node);
         }
     }
 

@@ -540,7 +540,8 @@ impl Core {
                     joining.link_down(&cut.node);
                 }
             }
-            Phase::Waiting | Phase::Birth(_) | Phase::Recovering(_) => {}
+            Phase::Birth(birth) => birth.link_down(&cut, &mut self.common),
+            Phase::Waiting | Phase::Recovering(_) => {}
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use casemate_ledger::State;
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
+use casemate_recovery::RecoverySecretKey;
 use casemate_replication::genesis::GenesisRun;
 use casemate_replication::join::{Handovers, JoinRun};
 use casemate_replication::{
@@ -97,6 +98,11 @@ pub enum Phase {
         /// When its evidence was made.
         attested: u64,
     },
+    /// It waits for what a certificate grants it.
+    Recovering {
+        secret: Option<BootSecret>,
+        key: RecoverySecretKey,
+    },
     Joining {
         run: JoinRun,
         secret: Option<BootSecret>,
@@ -121,6 +127,8 @@ pub struct Member {
     pub birth: Option<GenesisRun>,
     /// Since when it is a member.
     pub since: u64,
+    /// When it was last asked whether it has something to seal.
+    pub sealed_at: u64,
 }
 
 impl Drop for Member {
@@ -155,6 +163,9 @@ impl Enclave {
     }
     pub const fn is_joining(&self) -> bool {
         matches!(self.phase, Phase::Joining { .. })
+    }
+    pub const fn is_recovering(&self) -> bool {
+        matches!(self.phase, Phase::Recovering { .. })
     }
     pub const fn is_in_birth(&self) -> bool {
         matches!(self.phase, Phase::Birth { .. })
@@ -249,5 +260,6 @@ pub async fn start_member(
         boots,
         birth: None,
         since: clock_ms,
+        sealed_at: clock_ms,
     }
 }

@@ -1,6 +1,6 @@
 //! One history: birth, keys and a policy; then the host; then, when it has left off, service again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_ledger::State;
 use casemate_proto::KeyName;
@@ -11,7 +11,8 @@ use crate::births;
 use crate::dice::Dice;
 use crate::enclave::{Eid, Enclave};
 use crate::host::Hands;
-use crate::reference::{Checked, STUCK, Violation, violated};
+use crate::recovery;
+use crate::reference::{self, Checked, STUCK, Violation, violated};
 use crate::setup::Shape;
 use crate::trace::Trace;
 use crate::world::World;
@@ -45,8 +46,14 @@ pub fn run(seed: u64, tells: bool) -> Outcome {
         }
         let mut world = World::new(shape, dice.fork(), Trace::new(tells));
         let mut violation = whole(&mut world, &mut dice).await.err();
+        let incarnations = world.incarnations();
+        let together: Vec<_> =
+            incarnations.iter().map(|at| &world.clusters[*at].reference).collect();
+        violation = violation.or_else(|| reference::together(&together, world.formers).err());
         let shares = world.counts.get("shares released").copied().unwrap_or(0);
-        let made: u64 = world.clusters.iter().map(|of| of.reference.made.len() as u64).sum();
+        // a recovered cluster knows what the former had made
+        let all = world.clusters.iter().flat_map(|of| &of.reference.made);
+        let made = all.map(|(ask, made)| (*ask, made.at)).collect::<BTreeSet<_>>().len() as u64;
         if violation.is_none() && shares < made {
             violation = Some(Violation(format!("only {shares} shares were seen to leave")));
         }
@@ -79,7 +86,13 @@ async fn live(world: &mut World, hands: &mut Hands, dice: &mut Dice) -> Checked 
     let end = world.now() + world.shape.lasts;
     let total: u64 = world.shape.acts.iter().map(|(_, weight)| weight).sum();
     let mut act_at = world.now();
+    let mut recoveries = world.shape.recoveries.clone().into_iter();
+    let mut recovery = recoveries.next().map(|plan| (world.now() + plan.after, plan));
     while world.now() < end {
+        if let Some((_, plan)) = recovery.take_if(|(at, _)| world.now() >= *at) {
+            recovery::run(world, hands, &plan).await?;
+            recovery = recoveries.next().map(|plan| (world.now() + plan.after, plan));
+        }
         hands.routine(world);
         if dice.percent(35) {
             for _ in 0..dice.between(1, 4) {
@@ -129,8 +142,7 @@ async fn prepare(world: &mut World, hands: &mut Hands) -> Checked {
     let (terms, at) = (world.shape.terms[0], world.true_time());
     let state = world.enclaves[&id].state().unwrap();
     let submission = world.people.set_policy(state, at, &terms);
-    world.submit(id, submission, None);
-    until(world, hands, "a policy", 20_000, |world| {
+    insist(world, hands, "a policy", &submission, |world| {
         members(world).all(|state| state.policy().is_some())
     })
     .await
@@ -145,14 +157,38 @@ async fn govern(world: &mut World, hands: &mut Hands, change: Change) -> Checked
     let state = world.enclaves[&id].state().unwrap();
     let (head, at) = (state.change_head(), world.true_time());
     let signed = world.people.change(state, at, change, 2);
-    world.submit(id, Submission::Governance { signed, attachment: None }, None);
-    until(world, hands, "a change", 20_000, |world| {
+    let submission = Submission::Governance { signed, attachment: None };
+    insist(world, hands, "a change", &submission, |world| {
         world.enclaves[&id].state().is_some_and(|state| state.change_head() != head)
     })
     .await
 }
 
-pub async fn until(
+/// Says it again where it is not done in a while: a proposal may be lost with the leader that had it.
+async fn insist(
+    world: &mut World,
+    hands: &mut Hands,
+    what: &str,
+    submission: &Submission,
+    done: impl Fn(&World) -> bool,
+) -> Checked {
+    let end = world.now() + 20_000;
+    while world.now() < end {
+        let at = world.speakers()[0];
+        world.submit(at, submission.clone(), None);
+        let again = world.now() + 5_000;
+        while world.now() < again {
+            if done(world) {
+                return Ok(());
+            }
+            hands.routine(world);
+            world.pass(50).await?;
+        }
+    }
+    violated!("{STUCK}not within 20 s: {what}");
+}
+
+async fn until(
     world: &mut World,
     hands: &mut Hands,
     what: &str,

@@ -8,7 +8,7 @@
 use casemate_proto::DerivationPath;
 use casemate_proto::governance::{Change, FreezerStatement};
 use casemate_proto::request::{Payload, SignRequest};
-use casemate_proto::{KeyName, RequestId, Scheme};
+use casemate_proto::{Hash32, KeyName, RequestId, Scheme};
 use casemate_signer::Submission;
 
 use crate::digest::{self, Payment};
@@ -112,6 +112,8 @@ pub struct Hands {
     policies: u64,
     /// Until when clusters that nobody means go on.
     pub rivals_until: u64,
+    /// The freeze that a recovered cluster comes up with, and when it is lifted.
+    lift: Option<(Hash32, u64)>,
 }
 
 impl Hands {
@@ -121,6 +123,17 @@ impl Hands {
 
     fn members(world: &World) -> Vec<Eid> {
         world.of_main().filter(|e| e.is_member() && !e.paused).map(|e| e.id).collect()
+    }
+
+    /// Members of former incarnations that go on.
+    fn formers(world: &World) -> Vec<Eid> {
+        let of = world.incarnations();
+        let is_former = |e: &&Enclave| {
+            e.is_member()
+                && !e.paused
+                && e.cluster.is_some_and(|c| c != world.main && of.contains(&c))
+        };
+        world.enclaves.values().filter(is_former).map(|e| e.id).collect()
     }
 
     /// Whether the cluster comes through it if this node loses its enclave: all others are sound, and
@@ -155,6 +168,11 @@ impl Hands {
         if now >= self.rivals_until {
             world.rivals().into_iter().for_each(|id| world.kill(id, true));
         }
+        if let Some((freeze, at)) = self.lift
+            && now >= at
+        {
+            self.lift_recovery(world, freeze);
+        }
         if now >= self.next_beat && now >= self.silent_until {
             self.next_beat = now + world.dice.between(2_000, 4_000);
             self.heartbeat(world);
@@ -177,6 +195,25 @@ impl Hands {
         world.delay = (1, 12);
         world.wrong_by.fill(0);
         world.enclaves.values().for_each(|enclave| enclave.clock.set(0));
+    }
+
+    /// A recovered cluster has come up: the quorum will lift its freeze.
+    pub fn recovered(&mut self, world: &mut World, certificate: Hash32) {
+        world.forget_said();
+        self.lift = Some((certificate, world.now() + world.dice.between(1_000, 15_000)));
+    }
+
+    fn lift_recovery(&mut self, world: &mut World, freeze: Hash32) {
+        let Some(id) = world.speakers().first().copied() else { return };
+        self.lift = Some((freeze, world.now() + 2_000));
+        let at = world.true_time();
+        let Some(state) = world.enclaves[&id].state() else { return };
+        if !state.freezes().contains_key(&freeze) {
+            self.lift = None;
+            return;
+        }
+        let signed = world.people.change(state, at, Change::Unfreeze { freeze }, 2);
+        world.submit(id, Submission::Governance { signed, attachment: None }, None);
     }
 
     fn heartbeat(&mut self, world: &mut World) {
@@ -390,7 +427,15 @@ impl Hands {
         if members.is_empty() {
             return;
         }
-        let at = *world.dice.pick(&members);
+        let mut at = *world.dice.pick(&members);
+        let formers = Self::formers(world);
+        if !formers.is_empty() && world.dice.percent(35) {
+            // somebody who has not heard of the recovery
+            at = *world.dice.pick(&formers);
+        } else if world.incarnations().len() > 1 && world.dice.percent(20) {
+            world.say_again(at);
+            return;
+        }
         let kind = world.dice.below(100);
         if kind < 20 && !self.requests.is_empty() {
             let again = world.dice.index(self.requests.len());
@@ -447,7 +492,9 @@ impl Hands {
         let body = request.to_body().into_bytes();
         let meant =
             Meant { body: body.clone(), key: name, digest, amount, allowed, stamped: false };
-        world.reference_mut().meant(ask, meant);
+        for of in world.incarnations() {
+            world.clusters[of].reference.meant(ask, meant.clone());
+        }
         self.requests.push((ask, body.clone(), who));
         self.send(world, at, ask, body, who, kind);
     }
@@ -480,7 +527,10 @@ impl Hands {
             when.0 -= 600_000;
         }
         let nonce = world.dice.bytes();
-        let Some(state) = world.of_main().find_map(Enclave::state) else { return };
+        // stamped for whichever incarnation its client knows
+        let cluster = world.enclaves[&at].cluster;
+        let mut of_it = world.enclaves.values().filter(|e| e.cluster == cluster);
+        let Some(state) = of_it.find_map(Enclave::state) else { return };
         let mut stamp = person.stamp(state, &body, when, nonce);
         if (34..36).contains(&kind) {
             // as if it were the agent's
@@ -488,9 +538,9 @@ impl Hands {
         }
         let known = (stamp.credential == ask.0).then_some(ask);
         if !(34..42).contains(&kind) {
-            world.reference_mut().stamped(&ask, &body);
+            world.clusters[cluster.unwrap()].reference.stamped(&ask, &body);
         }
-        let everywhere = world.dice.percent(15);
+        let everywhere = cluster == Some(world.main) && world.dice.percent(15);
         let to: Vec<Eid> = if everywhere { Self::live(world) } else { vec![at] };
         for at in to {
             let submission = Submission::Request { stamp: stamp.clone(), body: body.clone() };

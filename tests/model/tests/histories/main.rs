@@ -31,6 +31,7 @@ mod enclave;
 mod history;
 mod host;
 mod people;
+mod recovery;
 mod reference;
 mod runner;
 mod setup;

@@ -7,10 +7,15 @@ use casemate_policy::Policy;
 use casemate_proto::governance::{
     Change, ChangeEnvelope, FreezerStatement, NamedSignature, SignedChange, SignedStatement,
 };
+use casemate_proto::manifest::Manifest;
+use casemate_proto::recovery::{RecoveryCertificate, SignedCertificate};
 use casemate_proto::stamp::{Method, Stamp};
 use casemate_proto::{Algorithm, Millis, PublicKey, UnixMillis};
+use casemate_recovery::{RecoverySecretKey, Release, SealedBlob};
 use casemate_signer::Submission;
 use ed25519_dalek::{Signer as _, SigningKey};
+
+use crate::dice::Dice;
 
 /// The key that most requests are for: Ed25519, limited by count.
 pub const NOTARY: &str = "notary";
@@ -65,6 +70,8 @@ pub struct People {
     pub agents: Vec<Person>,
     /// In no policy.
     pub stranger: Person,
+    /// What each governor opens sealed shares with.
+    pub recovery: Vec<RecoverySecretKey>,
 }
 
 /// What a policy of a history allows.
@@ -87,6 +94,9 @@ impl People {
             freezers: (9..=10).map(Person::new).collect(),
             agents: (20..=21).map(Person::new).collect(),
             stranger: Person::new(40),
+            recovery: (0..3)
+                .map(|seed| RecoverySecretKey::generate(&mut Dice::new(seed).entropy()).unwrap())
+                .collect(),
         }
     }
 
@@ -168,6 +178,26 @@ valid_for_max = "10m"
         let message = envelope.signing_bytes();
         let signatures = self.governors[..governors].iter().map(|g| g.sign(&message)).collect();
         SignedChange { envelope, signatures }
+    }
+
+    /// A certificate with the signatures of as many governors.
+    pub fn certify(&self, certificate: RecoveryCertificate, governors: usize) -> SignedCertificate {
+        let message = certificate.signing_bytes();
+        let signatures = self.governors[..governors].iter().map(|g| g.sign(&message)).collect();
+        SignedCertificate { certificate, signatures }
+    }
+
+    /// What that many governors release of a blob for the boot that a certificate names.
+    pub fn release(
+        &self,
+        signed: &SignedCertificate,
+        manifest: &Manifest,
+        blob: &SealedBlob,
+        dice: &mut Dice,
+    ) -> Vec<Release> {
+        let granted = signed.verify(signed.certificate.genesis, manifest, None).unwrap();
+        let make = |key| Release::make(&granted, manifest, blob, key, &mut dice.entropy()).unwrap();
+        self.recovery[1..].iter().map(make).collect()
     }
 
     /// The change to a policy with these terms.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use casemate_proto::manifest::{
-    Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec,
+    Governance, Hardware, Independence, Limits, Manifest, Measurement, NodeSpec, RecoveryKeys,
 };
 use casemate_proto::{Hash32, KeyName, Millis, NodeName, Scheme, hash::sha256};
+use casemate_recovery::RecoverySecretKey;
 use casemate_replication::FatalReason;
 use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
 
@@ -38,6 +39,38 @@ pub struct Shape {
     pub merciless: bool,
     /// What it does to the cluster's birth, if it cares.
     pub birth: Option<BirthPlan>,
+    /// When all of its enclaves are lost at once, or seem to be.
+    pub recoveries: Vec<RecoveryPlan>,
+}
+
+/// A cold recovery.
+#[derive(Clone, Debug)]
+pub struct RecoveryPlan {
+    /// How long after the beginning, or the recovery before.
+    pub after: u64,
+    /// The originals are paused only, and go on after so long.
+    pub paused: Option<u64>,
+    /// How many enclaves are started for each node.
+    pub sets: usize,
+    /// The governors are shown a ledger from some time before.
+    pub older: bool,
+    /// For how long the certificate is good.
+    pub life: u64,
+    /// One boot that the certificate names is not given what it waits for.
+    pub withheld: bool,
+}
+
+impl RecoveryPlan {
+    fn of(dice: &mut Dice, merciless: bool) -> Self {
+        Self {
+            after: dice.between(4_000, 25_000),
+            paused: dice.percent(40).then(|| dice.between(1_000, 25_000)),
+            sets: dice.between(1, 3) as usize,
+            older: dice.percent(35),
+            life: dice.between(3_000, 12_000),
+            withheld: merciless && dice.percent(30),
+        }
+    }
 }
 
 /// A birth under attack.
@@ -102,6 +135,13 @@ impl Shape {
                 parts: dice.percent(40),
                 leaves_off: !merciless || dice.percent(80),
             }),
+            recoveries: match if std::env::var_os("REC").is_some() { 0 } else { dice.below(100) } {
+                0..15 => vec![RecoveryPlan::of(dice, merciless)],
+                15..17 => {
+                    vec![RecoveryPlan::of(dice, merciless), RecoveryPlan::of(dice, merciless)]
+                }
+                _ => Vec::new(),
+            },
             merciless,
         }
     }
@@ -169,7 +209,9 @@ pub fn ground(shape: &Shape, people: &People) -> Ground {
         hardware: Hardware::Simulated,
         trust_root: Hash32::new(sha256(host.root_der())),
         relying_party: None,
-        recovery: None,
+        recovery: (!shape.recoveries.is_empty()).then(|| RecoveryKeys {
+            keys: people.recovery.iter().map(RecoverySecretKey::public).collect(),
+        }),
     };
     Ground { names, nsms, manifest }
 }

@@ -8,10 +8,11 @@
 //! Where the product may refuse what looks right from outside (an unfreeze that came with a stale
 //! predecessor), the model believes that it was done: it is never stricter than the truth.
 //!
-//! A [`Reference`] is one cluster's: what holds of several at once, which a host may try to make of one
-//! manifest, is [`Births`]' to say.
+//! A [`Reference`] is one cluster's, in one incarnation. What holds of several that a host may make of one
+//! manifest is [`Births`]' to say, and what holds of all incarnations of one, [`together`]'s.
 
 mod births;
+mod recovery;
 mod shares;
 mod told;
 
@@ -21,10 +22,12 @@ use casemate_ledger::{Entry, EntryBody, State};
 use casemate_proto::governance::{Change, FreezerStatement};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{
-    BootId, CredentialId, DerivationPath, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis,
+    BootId, CredentialId, DerivationPath, Incarnation, KeyName, Millis, NodeName, RequestId,
+    Scheme, UnixMillis,
 };
 
 pub use births::Births;
+pub use recovery::{Begun, Grant, together};
 
 /// What a violation begins with that is none of safety: something that should have happened did not.
 pub const STUCK: &str = "stuck: ";
@@ -64,6 +67,7 @@ pub struct Cap {
 /// Who asked, and under which id.
 pub type Ask = (CredentialId, RequestId);
 
+#[derive(Clone)]
 struct Leaf {
     entry: Hash32,
     root: Hash32,
@@ -121,6 +125,7 @@ pub struct Reference {
     genesis: [u8; 32],
     /// Whether the governors said that this is the cluster.
     confirmed: bool,
+    incarnation: Incarnation,
     tau: Millis,
     delta: Millis,
     dead_man: Option<Millis>,
@@ -146,10 +151,14 @@ pub struct Reference {
     spoke: BTreeMap<BootId, BTreeMap<NodeName, UnixMillis>>,
     /// Requests of which a client was told that they will never be signed.
     never: BTreeSet<Ask>,
+    /// Those of them that were allowed, and of which a client was told that their time is over.
+    expired: BTreeSet<Ask>,
     /// The entry that each request was first signed for.
     signed_for: BTreeMap<Ask, u64>,
     /// The signature that clients were given.
     given_out: BTreeMap<Ask, Vec<u8>>,
+    /// What this incarnation began with, if it is not the first.
+    grant: Option<Grant>,
 }
 
 impl Reference {
@@ -160,6 +169,7 @@ impl Reference {
             threshold: usize::try_from(manifest.threshold).unwrap(),
             genesis: *state.genesis().as_bytes(),
             confirmed: false,
+            incarnation: state.incarnation(),
             tau: manifest.limits.tau,
             delta: manifest.limits.delta,
             dead_man: manifest.limits.dead_man,
@@ -178,8 +188,10 @@ impl Reference {
             told: BTreeMap::new(),
             spoke: BTreeMap::new(),
             never: BTreeSet::new(),
+            expired: BTreeSet::new(),
             signed_for: BTreeMap::new(),
             given_out: BTreeMap::new(),
+            grant: None,
         }
     }
 
@@ -362,13 +374,16 @@ impl Reference {
                     let freeze = Freeze { from: index, lifted: None };
                     self.freezes.entry(signed.id()).or_insert(freeze);
                 }
-                FreezerStatement::Heartbeat { .. } => self.heard = self.heard.max(time),
+                FreezerStatement::Heartbeat { .. } if signed.incarnation == self.incarnation => {
+                    self.heard = self.heard.max(time);
+                }
                 _ => {}
             },
             EntryBody::Governance(signed) => {
                 // one governor alone lifts nothing
                 if let Change::Unfreeze { freeze } = signed.envelope.change
                     && signed.signatures.len() >= 2
+                    && signed.envelope.incarnation == self.incarnation
                 {
                     for known in self.freezes.iter_mut().filter(|(id, _)| **id == freeze) {
                         known.1.lifted.get_or_insert(index);
@@ -408,6 +423,13 @@ impl Reference {
         if time.since(self.heard) > patience && !in_force {
             self.dead.push(Freeze { from: index, lifted: None });
         }
+    }
+
+    /// The entry that first asked for a request.
+    fn asked(&self, ask: &Ask) -> Option<(usize, Hash32)> {
+        let of_it = |leaf: &Leaf| leaf.request.as_ref().is_some_and(|(of, _)| of == ask);
+        let index = self.log.iter().position(of_it)?;
+        Some((index, self.log[index].entry))
     }
 
     /// The request that a body is.

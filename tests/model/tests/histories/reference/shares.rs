@@ -24,6 +24,9 @@ impl Reference {
         if meant.is_none_or(|meant| !meant.allowed || !meant.stamped) {
             violated!("{who} signs for entry {index}, which no policy allows");
         }
+        if let Some(meant) = meant {
+            self.after_recovery(*index, &meant.key, leaf.time)?;
+        }
         if *now > leaf.time.saturating_add(self.tau) {
             violated!("{who} releases for entry {index} of {}, later than τ", leaf.time);
         }

@@ -40,6 +40,9 @@ impl Reference {
             }
             _ => false,
         };
+        if matches!(answer, Answer::Expired(_)) {
+            self.expired.insert(ask);
+        }
         if never {
             self.never.insert(ask);
         }

@@ -106,7 +106,15 @@ impl World {
             Input::Submit { ticket, .. } => {
                 self.clients.remove(&ticket);
             }
-            Input::Down { .. } | Input::Message { .. } | Input::Raft(_) => {}
+            Input::Down { node, boot, .. } => {
+                if run.disconnected(&node, boot) {
+                    for boot in self.linked_boots(id, &node) {
+                        let peer = self.by_boot[&boot];
+                        self.close(pair(id, peer));
+                    }
+                }
+            }
+            Input::Message { .. } | Input::Raft(_) => {}
         }
         let enclave = &self.enclaves[&id];
         for message in signed.take() {
@@ -154,7 +162,7 @@ impl World {
         let cluster = known.unwrap_or(self.clusters.len());
         if known.is_none() {
             let reference = Reference::new(node.state(), self.shape.caps());
-            self.clusters.push(Cluster { genesis: genesis.clone(), reference });
+            self.clusters.push(Cluster { genesis: genesis.clone(), reference, said_before: 0 });
         }
         let enclave = self.enclaves.get_mut(&id).unwrap();
         enclave.cluster = Some(cluster);

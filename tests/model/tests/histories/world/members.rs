@@ -15,6 +15,9 @@ use super::{Client, Due, SHORT_MS, World, pair};
 use crate::enclave::{EPOCH, Eid, Input, Kind, Member, Phase, Scope, node_config, start_member};
 use crate::reference::{Ask, Checked, Violation, violated};
 
+/// Most of what was said that a host keeps.
+const MOST_SAID: usize = 2_000;
+
 impl World {
     pub fn submit(&mut self, at: Eid, submission: Submission, ask: Option<Ask>) -> Ticket {
         // what is said to one cluster the host delivers to another as well
@@ -24,7 +27,25 @@ impl World {
             self.count("delivered to a rival as well");
             self.deliver(rival, submission.clone(), None);
         }
+        if !self.shape.recoveries.is_empty() && self.said.len() < MOST_SAID {
+            self.said.push((submission.clone(), ask));
+        }
         self.deliver(at, submission, ask)
+    }
+
+    /// Delivers again what was said to a former incarnation.
+    pub fn say_again(&mut self, at: Eid) {
+        if self.clusters[self.main].said_before > 0 {
+            let which = self.dice.index(self.clusters[self.main].said_before);
+            let (submission, ask) = self.said[which].clone();
+            self.count("said to a former incarnation");
+            self.deliver(at, submission, ask);
+        }
+    }
+
+    /// From here on nothing that was said before is said to the cluster that people mean.
+    pub fn forget_said(&mut self) {
+        self.clusters[self.main].said_before = self.said.len();
     }
 
     fn deliver(&mut self, at: Eid, submission: Submission, ask: Option<Ask>) -> Ticket {
@@ -57,6 +78,10 @@ impl World {
         let next = match &mut phase {
             Phase::Over => None,
             Phase::Birth { .. } => self.in_birth(id, &mut phase, input).await?,
+            Phase::Recovering { .. } => {
+                self.in_recovery(&input);
+                None
+            }
             Phase::Joining { .. } => self.joining(id, &mut phase, input).await?,
             Phase::Member(member) => self.member(id, member, input)?,
         };
@@ -192,6 +217,7 @@ impl World {
         match input {
             Input::Tick => {
                 self.feed(id, member, Event::Tick)?;
+                self.seals(id, member);
                 self.close_birth_links(id, member);
             }
             Input::Up { node, boot, scope: Scope::Birth } => {

@@ -11,6 +11,9 @@ mod births;
 mod links;
 mod members;
 mod outputs;
+mod recovery;
+
+pub use recovery::{Disk, Parts, Store};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use casemate_proto::manifest::{BootRecord, GenesisRecord, Manifest};
 use casemate_proto::{BootId, NodeName, UnixMillis};
 use casemate_replication::Out;
 use casemate_replication::join::JoinRun;
-use casemate_signer::{Answer, BootSecret, Ticket};
+use casemate_signer::{Answer, BootSecret, Submission, Ticket};
 use casemate_sim::SimNsm;
 use casemate_threshold::RunId;
 use tokio::sync::mpsc;
@@ -105,6 +108,8 @@ struct Run {
 pub struct Cluster {
     pub genesis: GenesisRecord,
     pub reference: Reference,
+    /// How much was said to former incarnations of it.
+    pub said_before: usize,
 }
 
 pub struct World {
@@ -118,6 +123,12 @@ pub struct World {
     /// The one that people mean, among those.
     pub main: usize,
     pub births: Births,
+    /// How many incarnations went on beside the one that took up their ledger.
+    pub formers: u64,
+    /// What was said to the cluster that people mean, where a host keeps it for another time.
+    said: Vec<(Submission, Option<Ask>)>,
+    /// What the hosts keep, for each cluster and place.
+    disks: BTreeMap<(usize, usize), Disk>,
     pub people: People,
     pub enclaves: BTreeMap<Eid, Enclave>,
     by_boot: BTreeMap<BootId, Eid>,
@@ -163,6 +174,9 @@ impl World {
             clusters: Vec::new(),
             main: 0,
             births: Births::default(),
+            formers: 0,
+            said: Vec::new(),
+            disks: BTreeMap::new(),
             people,
             enclaves: BTreeMap::new(),
             by_boot: BTreeMap::new(),
@@ -202,10 +216,17 @@ impl World {
     fn reference_of(&mut self, id: Eid) -> &mut Reference {
         &mut self.clusters[self.enclaves[&id].cluster.unwrap()].reference
     }
-    /// The members of clusters that were born beside the one that people mean.
+    /// The members of clusters that people do not mean: others of the manifest, former incarnations.
     pub fn rivals(&self) -> Vec<Eid> {
         let is_rival = |e: &&Enclave| e.cluster.is_some_and(|of| of != self.main) && !e.is_over();
         self.enclaves.values().filter(is_rival).map(|e| e.id).collect()
+    }
+    /// The incarnations of the cluster that people mean.
+    pub fn incarnations(&self) -> Vec<usize> {
+        let Some(main) = self.clusters.get(self.main) else { return Vec::new() };
+        let genesis = main.genesis.id();
+        let of_it = |at: &usize| self.clusters[*at].genesis.id() == genesis;
+        (0..self.clusters.len()).filter(of_it).collect()
     }
     /// The enclaves of the cluster that people mean, those included that ask to be admitted.
     pub fn of_main(&self) -> impl Iterator<Item = &Enclave> {

@@ -66,7 +66,7 @@ impl World {
                     }
                 }
                 Output::Publish(files) => {
-                    for (path, _) in files {
+                    for (path, _) in &files {
                         if let Some((size, root)) =
                             path.strip_prefix("checkpoints/").and_then(|name| name.split_once('-'))
                         {
@@ -75,6 +75,7 @@ impl World {
                             self.reference_of(id).checkpoint(size, root)?;
                         }
                     }
+                    self.stored(id, files);
                 }
                 Output::Halt { reason } => {
                     self.trace.note(self.now(), format_args!("{id} halts: {reason}"));
