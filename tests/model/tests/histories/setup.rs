@@ -135,7 +135,7 @@ impl Shape {
                 parts: dice.percent(40),
                 leaves_off: !merciless || dice.percent(80),
             }),
-            recoveries: match if std::env::var_os("REC").is_some() { 0 } else { dice.below(100) } {
+            recoveries: match dice.below(100) {
                 0..15 => vec![RecoveryPlan::of(dice, merciless)],
                 15..17 => {
                     vec![RecoveryPlan::of(dice, merciless), RecoveryPlan::of(dice, merciless)]
