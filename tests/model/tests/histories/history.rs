@@ -172,9 +172,11 @@ async fn insist(
     submission: &Submission,
     done: impl Fn(&World) -> bool,
 ) -> Checked {
-    let end = world.now() + 20_000;
+    let end = world.now() + 45_000;
     while world.now() < end {
-        let at = world.speakers()[0];
+        // whoever has proposed it waits for 20 s until it proposes it again
+        let speakers = world.speakers();
+        let at = *world.dice.pick(&speakers);
         world.submit(at, submission.clone(), None);
         let again = world.now() + 5_000;
         while world.now() < again {
@@ -185,7 +187,7 @@ async fn insist(
             world.pass(50).await?;
         }
     }
-    violated!("{STUCK}not within 20 s: {what}");
+    violated!("{STUCK}not within 45 s: {what}");
 }
 
 async fn until(
