@@ -187,7 +187,7 @@ impl Node {
         }
         let (wanted, given) =
             (granted.certificate().ledger.state, State::snapshot_hash(parts.snapshot));
-        if wanted != given && !casemate_proto::sabotaged!("older_ledger_recovered") {
+        if wanted != given {
             return Err(NotRecovered::OtherSnapshot { named: wanted, given });
         }
         let former = State::from_snapshot(parts.snapshot)?;

@@ -207,21 +207,15 @@ pub(crate) fn apply_recover(
         }
         effects.push(Effect::BootAdmitted { node, boot: entered });
     }
-    if !casemate_proto::sabotaged!("incarnation_not_raised") {
-        state.incarnation = certificate.incarnation;
-    }
+    state.incarnation = certificate.incarnation;
     state.change_head = id;
     state.changes.clear();
     state.heard = now;
     // by the ledger's time, should it have run ahead of the certificate's
     let ahead = then.since(certificate.at);
-    if !casemate_proto::sabotaged!("windows_open_after_recovery") {
-        state.charges.mark_unproven(certificate.expires.saturating_add(ahead));
-    }
+    state.charges.mark_unproven(certificate.expires.saturating_add(ahead));
     forget_what_waits(state, then, now);
-    if !casemate_proto::sabotaged!("recovered_unfrozen") {
-        state.freezes.insert(id, FreezeState { by: None, at: now });
-    }
+    state.freezes.insert(id, FreezeState { by: None, at: now });
     effects.push(Effect::Frozen { freeze: id });
     Verdict::Accepted { id: Some(id), effective: None }
 }
@@ -261,7 +255,6 @@ fn forget_what_waits(state: &mut State, then: UnixMillis, now: UnixMillis) {
     for request in state.requests.values_mut() {
         if let RequestStatus::Allowed(allowed) = &mut request.status
             && allowed.release_by.saturating_add(slack) >= then
-            && !casemate_proto::sabotaged!("lost_called_expired")
         {
             allowed.release_by = UnixMillis(0);
         }
