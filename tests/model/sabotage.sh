@@ -23,7 +23,6 @@ declare -rA BY_TEST=(
     [triple_outside_its_set]="casemate-threshold pitfalls pitfall_0_triples_of_another_set_are_refused"
     [triple_used_again]="casemate-threshold pitfalls pitfall_3_a_taken_pair_is_gone_and_never_comes_back"
     [runs_named_by_index]="casemate-ledger permits i8_attempt_numbers_are_used_once_and_give_different_runs"
-    [echo_dropped]="casemate-replication genesis a_genesis_does_not_stand_while_one_boot_has_not_echoed"
     [snapshot_of_one_believed]="casemate-replication join i6_fewer_than_t_nodes_are_not_believed"
     [older_ledger_recovered]="casemate-ledger recovery i6_older_snapshot_than_the_ledger_is_refused_and_a_newer_ledger_too"
     [certificate_accepted_twice]="casemate-ledger recovery i7_replayed_certificate_is_refused"

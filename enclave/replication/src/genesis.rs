@@ -394,7 +394,9 @@ impl GenesisRun {
     ) -> Result<Vec<Outgoing>, BirthRefused> {
         let record: GenesisRecord = cbor::decode(proposal, MAX_GENESIS)?;
         let offered = record.id();
-        if let Some(echoed) = &self.echoed {
+        if let Some(echoed) = &self.echoed
+            && !casemate_proto::sabotaged!("genesis_echoed_twice")
+        {
             if echoed.id != offered {
                 return Err(BirthRefused::Second { offered, echoed: echoed.id });
             }

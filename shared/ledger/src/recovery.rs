@@ -207,15 +207,21 @@ pub(crate) fn apply_recover(
         }
         effects.push(Effect::BootAdmitted { node, boot: entered });
     }
-    state.incarnation = certificate.incarnation;
+    if !casemate_proto::sabotaged!("incarnation_not_raised") {
+        state.incarnation = certificate.incarnation;
+    }
     state.change_head = id;
     state.changes.clear();
     state.heard = now;
     // by the ledger's time, should it have run ahead of the certificate's
     let ahead = then.since(certificate.at);
-    state.charges.mark_unproven(certificate.expires.saturating_add(ahead));
+    if !casemate_proto::sabotaged!("windows_open_after_recovery") {
+        state.charges.mark_unproven(certificate.expires.saturating_add(ahead));
+    }
     forget_what_waits(state, then, now);
-    state.freezes.insert(id, FreezeState { by: None, at: now });
+    if !casemate_proto::sabotaged!("recovered_unfrozen") {
+        state.freezes.insert(id, FreezeState { by: None, at: now });
+    }
     effects.push(Effect::Frozen { freeze: id });
     Verdict::Accepted { id: Some(id), effective: None }
 }
