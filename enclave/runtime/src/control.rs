@@ -60,6 +60,13 @@ pub(crate) async fn serve(connection: u64, stream: Stream, out: mpsc::Sender<Fro
     let write = async {
         let mut waiting = Vec::with_capacity(TOGETHER);
         while words.recv_many(&mut waiting, TOGETHER).await > 0 {
+            // who is about to say something has its turn, and what it says goes out with this
+            tokio::task::yield_now().await;
+            while waiting.len() < TOGETHER
+                && let Ok(word) = words.try_recv()
+            {
+                waiting.push(word);
+            }
             let frames = waiting.drain(..).map(|word| casemate_proto::cbor::encode(&word));
             if let Err(error) = write_frames(&mut writer, frames, MAX_FRAME).await {
                 tracing::info!(%error, "the parent's connection ended");

@@ -580,8 +580,9 @@ impl Core {
                 self.pass_on(said);
             }
             FromMember::Node(output) => {
-                let said = member.node(output, &self.common)?;
-                self.pass_on(said);
+                for said in member.node(output, &self.common)? {
+                    self.pass_on(Some(said));
+                }
             }
         }
         Ok(())

@@ -340,6 +340,13 @@ async fn write_messages(
 ) -> LinkError {
     let mut waiting = Vec::with_capacity(TOGETHER);
     while messages.recv_many(&mut waiting, TOGETHER).await > 0 {
+        // who is about to say something has its turn, and what it says goes out with this; nobody waits for it
+        tokio::task::yield_now().await;
+        while waiting.len() < TOGETHER
+            && let Ok(message) = messages.try_recv()
+        {
+            waiting.push(message);
+        }
         let mut frames = Vec::new();
         for message in waiting.drain(..) {
             queued.fetch_sub(message.len(), Ordering::Relaxed);

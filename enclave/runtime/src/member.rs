@@ -213,12 +213,21 @@ impl Member {
     }
 
     /// What the node puts out. What of it is for the parent.
-    pub(crate) fn node(&mut self, said: FromNode, common: &Common) -> Result<Option<Said>, String> {
-        let output = match said {
-            FromNode::Output(output) => *output,
-            FromNode::Sealed(blob) => return Ok(Some(Said::Sealed(blob))),
-            FromNode::Ended => return Err("the node's thread has ended".to_owned()),
-        };
+    pub(crate) fn node(&mut self, said: FromNode, common: &Common) -> Result<Vec<Said>, String> {
+        match said {
+            FromNode::Outputs(outputs) => {
+                let mut said = Vec::new();
+                for output in outputs {
+                    said.extend(self.output(output, common)?);
+                }
+                Ok(said)
+            }
+            FromNode::Sealed(blob) => Ok(vec![Said::Sealed(blob)]),
+            FromNode::Ended => Err("the node's thread has ended".to_owned()),
+        }
+    }
+
+    fn output(&mut self, output: Output, common: &Common) -> Result<Option<Said>, String> {
         Ok(match output {
             Output::Propose { body, attachment, until } => {
                 if let Err(error) = self.replication.propose_until(body, attachment, until) {

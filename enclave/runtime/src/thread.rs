@@ -2,7 +2,8 @@
 //!
 //! A protocol step takes milliseconds to tens of them; heartbeats and channels must not wait for it.
 //! The node takes one event after another from a bounded queue and hands its outputs to the core,
-//! which always takes them: so neither waits for the other.
+//! which always takes them: so neither waits for the other. Events that wait already are taken together, a
+//! few at a time: the core, and those who follow what is applied, are woken once for all of them.
 
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use tokio::sync::{mpsc, watch};
 const QUEUE: usize = 4_096;
 /// Most that wait beside them and are taken first: what freezers and governors say.
 const URGENT: usize = 64;
+
+/// Most events that are taken together.
+const TOGETHER: usize = 16;
 
 /// How often a node is asked whether it has other shares to seal.
 const SEAL_EVERY: Millis = Millis(1_000);
@@ -37,8 +41,8 @@ enum ToNode {
 /// What comes from the node's thread.
 #[derive(Debug)]
 pub(crate) enum FromNode {
-    /// What it wants done.
-    Output(Box<Output>),
+    /// What it wants done, in this order.
+    Outputs(Vec<Output>),
     /// What it sealed now.
     Sealed(Vec<u8>),
     /// The thread has ended. It only does so when it is told to, halts, or something is broken.
@@ -118,6 +122,18 @@ impl Queues {
         self.was_first = false;
         self.queue.blocking_recv()
     }
+
+    /// The same, if one is there.
+    fn next_waiting(&mut self) -> Option<ToNode> {
+        if !self.was_first
+            && let Ok(event) = self.first.try_recv()
+        {
+            self.was_first = true;
+            return Some(event);
+        }
+        self.was_first = false;
+        self.queue.try_recv().ok()
+    }
 }
 
 fn run(
@@ -130,23 +146,28 @@ fn run(
 ) {
     let mut sealed_at = UnixMillis(0);
     while let Some(event) = queues.next() {
-        let event = match event {
-            ToNode::Event(event) => *event,
-            ToNode::Wake => continue,
-            ToNode::Sign { ticket, nonce, reply } => {
-                let reply = Some(node.sign_reply(&nonce, &reply));
-                if out.send(FromNode::Output(Box::new(Output::Reply { ticket, reply }))).is_err() {
-                    return;
+        let (mut ticked, mut committed) = (false, false);
+        let (mut outputs, mut next) = (Vec::new(), Some(event));
+        let mut left = TOGETHER;
+        while let Some(event) = next {
+            match event {
+                ToNode::Event(event) => {
+                    ticked |= matches!(*event, Event::Tick);
+                    committed |= matches!(*event, Event::Committed(_));
+                    node.take(*event, clock.now());
                 }
-                continue;
+                ToNode::Wake => {}
+                ToNode::Sign { ticket, nonce, reply } => {
+                    let reply = Some(node.sign_reply(&nonce, &reply));
+                    outputs.push(Output::Reply { ticket, reply });
+                }
             }
-        };
-        let (ticked, committed) =
-            (matches!(event, Event::Tick), matches!(event, Event::Committed(_)));
-        for output in node.handle(event, clock.now()) {
-            if out.send(FromNode::Output(Box::new(output))).is_err() {
-                return;
-            }
+            left = left.saturating_sub(1);
+            next = if left > 0 && !node.is_halted() { queues.next_waiting() } else { None };
+        }
+        outputs.extend(node.outputs(clock.now()));
+        if !outputs.is_empty() && out.send(FromNode::Outputs(outputs)).is_err() {
+            return;
         }
         if committed {
             applied.send_modify(|view| *view = view.next(node.state()));

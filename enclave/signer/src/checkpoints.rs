@@ -24,6 +24,7 @@ use casemate_threshold::{
 };
 
 use crate::bounded::PerPeer;
+use crate::cosigners::{Asked, Cosigners};
 use crate::event::HaltReason;
 use crate::node::Node;
 use crate::peer::PeerMessage;
@@ -31,8 +32,6 @@ use crate::runs::Role;
 
 /// How long a checkpoint to publish waits for more than t cosignatures.
 const GATHER_ALL: Millis = Millis(250);
-/// How long a node waits for cosignatures that the others give unasked.
-const UNASKED_PATIENCE: Millis = Millis(500);
 /// How long a gathering lasts at most.
 const GATHER_LIFE: Millis = Millis(5_000);
 /// For how many intervals a node that has applied more than it has published hears of no checkpoint
@@ -49,12 +48,12 @@ enum LogPart {
 }
 
 /// A checkpoint that collects signatures.
-struct Gathering {
-    checkpoint: Checkpoint,
-    lines: BTreeMap<NodeName, NoteSignature>,
+pub(crate) struct Gathering {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) lines: BTreeMap<NodeName, NoteSignature>,
     /// Who was asked; nobody yet, where they are about to say it unasked.
-    asked: Option<BTreeSet<NodeName>>,
-    since: UnixMillis,
+    pub(crate) asked: Option<Asked>,
+    pub(crate) since: UnixMillis,
     log: LogPart,
 }
 
@@ -83,7 +82,7 @@ enum Early {
 
 /// Checkpoints in the making.
 pub(crate) struct Checkpoints {
-    for_receipts: Option<Gathering>,
+    pub(crate) for_receipts: Option<Gathering>,
     for_publishing: Option<Gathering>,
     /// The newest cosigned note that this node made or found good.
     newest: Option<(u64, String)>,
@@ -99,6 +98,9 @@ pub(crate) struct Checkpoints {
     unasked: BTreeMap<NodeName, Unasked>,
     /// Up to which size this node has cosigned unasked.
     volunteered: u64,
+    pub(crate) cosigners: Cosigners,
+    /// Entries were applied since this node last looked what is to be done about checkpoints.
+    pub(crate) due: bool,
 }
 
 impl Checkpoints {
@@ -107,6 +109,7 @@ impl Checkpoints {
         self.newest = None;
         self.for_receipts = None;
         self.unasked.clear();
+        self.cosigners.gave_up();
     }
 }
 
@@ -123,6 +126,8 @@ impl Default for Checkpoints {
             early: PerPeer::new(MAX_EARLY),
             unasked: BTreeMap::new(),
             volunteered: 0,
+            cosigners: Cosigners::default(),
+            due: false,
         }
     }
 }
@@ -188,11 +193,13 @@ impl Node {
             self.prove(&note, size, now);
         }
         if self.wants_proof() && self.checkpoints.for_receipts.is_none() {
-            self.checkpoints.for_receipts = if self.checkpoints.volunteered == self.state.size() {
-                self.gather_unasked(now)
-            } else {
-                self.gather(now)
-            };
+            let mut gathering = self.gather_unasked(now);
+            if self.checkpoints.volunteered != self.state.size()
+                && let Some(gathering) = &mut gathering
+            {
+                self.ask_the_first(gathering, now);
+            }
+            self.checkpoints.for_receipts = gathering;
             self.finish_gatherings(now);
         }
         self.ask_the_silent(now);
@@ -307,25 +314,6 @@ impl Node {
         Some(Gathering { checkpoint, lines, asked: None, since: now, log: LogPart::NotWanted })
     }
 
-    fn ask_for(&mut self, gathering: &mut Gathering, now: UnixMillis) {
-        let live = self.roster.live(now);
-        let (size, root) = (gathering.checkpoint.size, gathering.checkpoint.root);
-        let silent: Vec<NodeName> =
-            live.iter().filter(|name| !gathering.lines.contains_key(*name)).cloned().collect();
-        self.send_others(&silent, &PeerMessage::Cosign { size, root });
-        gathering.asked = Some(live.into_iter().collect());
-    }
-
-    /// Asks for what should have come unasked and did not.
-    fn ask_the_silent(&mut self, now: UnixMillis) {
-        if let Some(mut gathering) = self.checkpoints.for_receipts.take() {
-            if gathering.asked.is_none() && now.since(gathering.since) >= UNASKED_PATIENCE {
-                self.ask_for(&mut gathering, now);
-            }
-            self.checkpoints.for_receipts = Some(gathering);
-        }
-    }
-
     /// A signature is recorded and no other is under way: whoever waits for its proof needs this
     /// node's cosignature, and gets it without having to ask. Under load one asking serves many, and
     /// nobody says anything unasked.
@@ -429,8 +417,10 @@ impl Node {
         let t = usize::from(self.threshold);
         let has_enough = |gathering: &Gathering| gathering.lines.len() >= t;
         let is_done = |gathering: &Gathering| {
-            let asked = gathering.asked.as_ref().map_or(0, BTreeSet::len);
-            let all = gathering.lines.len() >= asked;
+            let all = match gathering.asked {
+                Some(Asked::Everybody(live)) => gathering.lines.len() >= live,
+                Some(Asked::TheFirst) | None => true,
+            };
             let waited = now.since(gathering.since) >= GATHER_ALL;
             has_enough(gathering) && (all || waited) && !matches!(gathering.log, LogPart::Running)
         };
@@ -469,6 +459,10 @@ impl Node {
     fn cosigned_enough(&mut self, gathering: &Gathering, now: UnixMillis) {
         let size = gathering.checkpoint.size;
         let Some(note) = self.assemble(gathering) else { return };
+        if matches!(gathering.asked, Some(Asked::Everybody(_))) {
+            let others = gathering.lines.keys().filter(|name| *name != self.roster.me());
+            self.checkpoints.cosigners.answered(others.cloned().collect());
+        }
         self.checkpoints.newest = Some((size, note.clone()));
         self.prove(&note, size, now);
     }

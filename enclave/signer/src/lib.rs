@@ -9,7 +9,7 @@
 //! [`peer`] messages between enclaves; [`answer`] what is asked and answered; `requests` and
 //! `replies` both sides of that; `views` what can be read; `signing` permits to signatures; `ahead` what of it goes before the commit;
 //! `tally` what this boot released; `triples` their stock; `keygen` and `key_tests` new keys, and shares for nodes that lost theirs;
-//! `shares` the schemes; `checkpoints` and `publish` the log; `runs` protocol runs in progress;
+//! `shares` the schemes; `checkpoints`, `cosigners` and `publish` the log; `runs` protocol runs in progress;
 //! `roster` who is there; `stats` counters; `bounded` caps.
 
 pub mod answer;
@@ -21,6 +21,7 @@ pub mod peer;
 mod ahead;
 mod bounded;
 mod checkpoints;
+mod cosigners;
 mod key_tests;
 mod keygen;
 mod publish;

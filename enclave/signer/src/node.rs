@@ -10,8 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_audit::{StoreWriter, Tree};
-use casemate_ledger::{Committed, Effect, EntryBody, State};
+use casemate_ledger::{Committed, Effect, EntryBody, Known, State};
 use casemate_proto::governance::SignedStatement;
+use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, NodeName, UnixMillis};
@@ -271,11 +272,18 @@ impl Node {
             && self.keygen.is_empty()
     }
 
-    /// Takes one event at `now`, this node's own clock.
+    /// Takes one event at `now`, this node's own clock, and says what comes of it.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: UnixMillis) -> Vec<Output> {
+        self.take(event, now);
+        self.outputs(now)
+    }
+
+    /// Takes one event of several that wait. [`Self::outputs`] says what comes of them all: as of one
+    /// after the other, but that one checkpoint is asked for over everything that they had applied.
+    pub fn take(&mut self, event: Event, now: UnixMillis) {
         if self.halted {
-            return Vec::new();
+            return;
         }
         match event {
             Event::Submit { ticket, submission } => {
@@ -304,6 +312,14 @@ impl Node {
             }
             Event::Dispute { from, size, root } => self.disputed(from, size, root),
             Event::Tick => self.tick(now),
+        }
+    }
+
+    /// What comes of the events that were taken since the last time.
+    #[must_use]
+    pub fn outputs(&mut self, now: UnixMillis) -> Vec<Output> {
+        if std::mem::take(&mut self.checkpoints.due) && !self.halted {
+            self.drive_checkpoints(now);
         }
         for to in std::mem::take(&mut self.greet) {
             self.send(&to, &PeerMessage::Here);
@@ -380,7 +396,8 @@ impl Node {
     }
 
     pub(crate) fn apply(&mut self, committed: &Committed, now: UnixMillis) {
-        let applied = match self.state.apply(committed) {
+        let known = self.known(&committed.entry().body);
+        let applied = match self.state.apply_knowing(committed, known) {
             Ok(applied) => applied,
             Err(error) => return self.halt(error.into()),
         };
@@ -413,9 +430,25 @@ impl Node {
         self.resume_early_starts(now);
         self.drive_job(index, now);
         self.volunteer(now);
-        self.drive_checkpoints(now);
+        self.checkpoints.due = true;
         if index.checked_rem(FORGET_EVERY) == Some(0) {
             self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
+        }
+    }
+
+    /// What this node has verified of an entry before it was one.
+    fn known(&self, body: &EntryBody) -> Known {
+        match body {
+            EntryBody::Request { stamp, body } => {
+                let key = (stamp.credential, Hash32::new(sha256(body)));
+                let waiting = self.requests.waiting.get(&key);
+                Known { stamp: waiting.and_then(|w| w.verified.clone()), ..Known::default() }
+            }
+            EntryBody::Signed { credential, request_id, .. } => {
+                let signature = self.verified_signature(&(*credential, *request_id));
+                Known { signature, ..Known::default() }
+            }
+            _ => Known::default(),
         }
     }
 

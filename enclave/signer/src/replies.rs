@@ -185,7 +185,7 @@ impl Node {
             signed: self.inclusion(*signed_index, size, note)?,
         };
         let key = self.state.keys().get(&allowed.key)?;
-        let child = payload::child(key.scheme, key.live.as_ref()?, &allowed.path).ok()?;
+        let child = self.state.child(key.scheme, key.live.as_ref()?, &allowed.path).ok()?;
         let raw_transaction =
             body.and_then(|body| self.raw_transaction(key.scheme, body, signature));
         Some(Answer::Signed(Box::new(Signed {

@@ -16,7 +16,7 @@ use casemate_proto::governance::{
 };
 use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
-use casemate_proto::stamp::Stamp;
+use casemate_proto::stamp::{Stamp, VerifiedStamp};
 use casemate_proto::{CredentialId, Denial, DenialCode, NodeName, RequestId, UnixMillis};
 
 use crate::answer::{Answer, PendingAnswer, Submission, Ticket};
@@ -43,6 +43,8 @@ pub(crate) struct Waiting {
     pub(crate) request_id: RequestId,
     pub(crate) body: Vec<u8>,
     pub(crate) stamp: Option<Stamp>,
+    /// The proof that the stamp was verified when it came.
+    pub(crate) verified: Option<VerifiedStamp>,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) proposed_at: UnixMillis,
     /// Whether the entry is applied and only the signature is missing.
@@ -200,7 +202,8 @@ impl Node {
         if unsigned >= self.config.max_unsigned || self.publisher.is_full() {
             return self.busy(ticket);
         }
-        self.wait_for_entry(ticket, credential, request_id, stamp, body, now);
+        let verified = authentic.stamp().clone();
+        self.wait_for_entry(ticket, request_id, (stamp, verified), body, now);
     }
 
     /// Whether asking again can change how a waiting request stands: its delay has passed, or the
@@ -218,12 +221,12 @@ impl Node {
     fn wait_for_entry(
         &mut self,
         ticket: Ticket,
-        credential: CredentialId,
         request_id: RequestId,
-        stamp: Stamp,
+        (stamp, verified): (Stamp, VerifiedStamp),
         body: Vec<u8>,
         now: UnixMillis,
     ) {
+        let credential = stamp.credential;
         let key = (credential, Hash32::new(sha256(&body)));
         let waiter = Waiter { ticket, since: now };
         if let Some(waiting) = self.requests.waiting.get_mut(&key) {
@@ -238,6 +241,7 @@ impl Node {
                 request_id,
                 body,
                 stamp: Some(stamp),
+                verified: Some(verified),
                 waiters: vec![waiter],
                 proposed_at: now,
                 applied: false,
@@ -319,6 +323,7 @@ impl Node {
                         request_id,
                         body,
                         stamp: None,
+                        verified: None,
                         waiters: Vec::new(),
                         proposed_at: now,
                         applied: true,

@@ -257,10 +257,10 @@ impl Node {
     fn made(&mut self, id: RunId, slot: Slot, made: Made, now: UnixMillis) {
         match (slot.role, made) {
             (Role::Triples { leader }, Made::Pair(pair)) => self.pair_made(*pair, &leader, now),
-            (Role::Sign { index, led }, Made::Signature(signature)) => {
-                self.signature_made(index, led, signature, now);
+            (Role::Sign { index, led }, Made::Signature(signature, verified)) => {
+                self.signature_made(index, led, (signature, verified), now);
             }
-            (Role::Test { name, transcript, leader }, Made::Signature(signature)) => {
+            (Role::Test { name, transcript, leader }, Made::Signature(signature, _)) => {
                 if leader == *self.roster.me()
                     && let Some(signature) = signature.first_chunk::<64>()
                 {
@@ -271,7 +271,7 @@ impl Node {
             (Role::Key { name, leader, .. }, Made::Share(share)) => {
                 self.share_made(&name, leader, id, share, now);
             }
-            (Role::Log { size, leader }, Made::Signature(signature)) => {
+            (Role::Log { size, leader }, Made::Signature(signature, _)) => {
                 let led = leader == *self.roster.me();
                 if let Ok(signature) = <[u8; 64]>::try_from(signature) {
                     self.log_signature_made(size, led, signature, now);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use casemate_proto::ids::Hash32;
+use casemate_proto::signature::VerifiedSignature;
 use casemate_proto::{DerivationPath, Scheme, UnixMillis};
 use casemate_recovery::SealedKey;
 use casemate_seal::{OpenedShare, SealableShare};
@@ -50,8 +51,8 @@ pub(crate) enum AnyRun {
 /// What a run made.
 pub(crate) enum Made {
     Pair(Box<TriplePair>),
-    /// 65 bytes r‖s‖v for ECDSA, 64 for the others.
-    Signature(Vec<u8>),
+    /// 65 bytes r‖s‖v for ECDSA, 64 for the others; and the proof that it was verified, where the run gives one.
+    Signature(Vec<u8>, Option<VerifiedSignature>),
     Share(Pending),
 }
 
@@ -73,13 +74,13 @@ fn pair(pair: TriplePair) -> Made {
 fn ecdsa(signature: casemate_threshold::EcdsaSignature) -> Made {
     let mut bytes = signature.r_s.to_vec();
     bytes.push(signature.recovery_id);
-    Made::Signature(bytes)
+    Made::Signature(bytes, None)
 }
 fn ed25519(signature: casemate_threshold::Ed25519Signature) -> Made {
-    Made::Signature(signature.bytes.to_vec())
+    Made::Signature(signature.bytes.to_vec(), Some(signature.verified))
 }
 fn bip340(signature: casemate_threshold::Bip340Signature) -> Made {
-    Made::Signature(signature.bytes.to_vec())
+    Made::Signature(signature.bytes.to_vec(), Some(signature.verified))
 }
 fn ecdsa_share(key: PendingEcdsaKey) -> Made {
     Made::Share(Pending::Ecdsa(Box::new(key)))

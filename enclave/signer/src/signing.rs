@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use casemate_ledger::permit::MAX_ATTEMPTS;
 use casemate_ledger::{Attempt, EntryBody, Permit, RunBinding};
 use casemate_proto::ids::Hash32;
+use casemate_proto::signature::VerifiedSignature;
 use casemate_proto::{CredentialId, KeyName, Millis, NodeName, RequestId, Scheme, UnixMillis};
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
@@ -74,7 +75,7 @@ pub(crate) enum Phase {
     /// An attempt runs.
     Running { run: RunId, attempt: u8 },
     /// The signature is there and is proposed from this time on.
-    Made { signature: Vec<u8>, propose_at: UnixMillis },
+    Made { signature: Vec<u8>, verified: Option<VerifiedSignature>, propose_at: UnixMillis },
 }
 
 pub(crate) struct Job {
@@ -151,6 +152,19 @@ impl Node {
         let first = self.signing.jobs.is_empty().then(|| self.appender()).flatten();
         let job = Job { permit, first, since: now, next: 0, avoid, led, tallied: false, phase };
         self.signing.jobs.insert(job.permit.index(), job);
+    }
+
+    /// The proof that this node verified a request's signature when it was made, if it was one of those
+    /// who made it.
+    pub(crate) fn verified_signature(
+        &self,
+        request: &(CredentialId, RequestId),
+    ) -> Option<VerifiedSignature> {
+        let mut jobs = self.signing.jobs.values();
+        match &jobs.find(|job| job.permit.request() == *request)?.phase {
+            Phase::Made { verified, .. } => verified.clone(),
+            Phase::Open { .. } | Phase::Running { .. } => None,
+        }
     }
 
     /// An entry's signature is in the log.
@@ -240,7 +254,7 @@ impl Node {
         };
         let Some(job) = self.signing.jobs.get_mut(&index) else { return false };
         match &mut job.phase {
-            Phase::Made { signature, propose_at } if *propose_at <= now => {
+            Phase::Made { signature, propose_at, .. } if *propose_at <= now => {
                 *propose_at = now.saturating_add(PROPOSE_AGAIN);
                 let (credential, request_id) = job.permit.request();
                 let signature = signature.clone();
@@ -597,12 +611,12 @@ impl Node {
         &mut self,
         index: u64,
         led: bool,
-        signature: Vec<u8>,
+        (signature, verified): (Vec<u8>, Option<VerifiedSignature>),
         now: UnixMillis,
     ) {
         if let Some(job) = self.signing.jobs.get_mut(&index) {
             let propose_at = if led { now } else { now.saturating_add(PROPOSE_FALLBACK) };
-            job.phase = Phase::Made { signature, propose_at };
+            job.phase = Phase::Made { signature, verified, propose_at };
         }
         self.drive_job(index, now);
     }

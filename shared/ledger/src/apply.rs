@@ -2,6 +2,8 @@
 
 use casemate_audit::{Counter, Record, RecordFields};
 use casemate_proto::ids::Hash32;
+use casemate_proto::signature::VerifiedSignature;
+use casemate_proto::stamp::VerifiedStamp;
 use casemate_proto::{
     BootId, CredentialId, Denial, DenialCode, KeyName, NodeName, RequestId, Scheme, UnixMillis,
 };
@@ -38,6 +40,16 @@ impl Committed {
     pub const fn attachment(&self) -> Option<&Attachment> {
         self.attachment.as_ref()
     }
+}
+
+/// What whoever applies an entry has verified of it before: proofs, which only the checks make. Each is
+/// compared with the entry whole, and saves nothing but doing the same again.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// A request's stamp, verified when the request came in.
+    pub stamp: Option<VerifiedStamp>,
+    /// The signature that is recorded, verified when it was made.
+    pub signature: Option<VerifiedSignature>,
 }
 
 /// What a step makes a node do.
@@ -146,6 +158,18 @@ impl State {
     /// # Errors
     /// If this program cannot apply the ledger's next step at all.
     pub fn apply(&mut self, committed: &Committed) -> Result<Applied, StepError> {
+        self.apply_knowing(committed, Known::default())
+    }
+
+    /// The same by whoever has verified something of the entry before. What comes of it is the same.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_knowing(
+        &mut self,
+        committed: &Committed,
+        known: Known,
+    ) -> Result<Applied, StepError> {
         if self.version > crate::APPLY_VERSION {
             return Err(StepError::Version { ledger: self.version, own: crate::APPLY_VERSION });
         }
@@ -165,8 +189,14 @@ impl State {
         let time = if casemate_proto::sabotaged!("time_goes_back") { entry.at } else { self.time };
         let now = entry.at.max(time);
         self.time = now;
-        let mut step =
-            Step { index, now, entry: entry.hash(), effects: Vec::new(), counters: Vec::new() };
+        let mut step = Step {
+            index,
+            now,
+            entry: entry.hash(),
+            known,
+            effects: Vec::new(),
+            counters: Vec::new(),
+        };
         let recovery = match (&entry.body, before) {
             (EntryBody::Recover { certificate }, Some(before)) => Some((certificate, before)),
             _ => None,
@@ -262,6 +292,7 @@ pub(crate) struct Step {
     pub(crate) index: u64,
     pub(crate) now: UnixMillis,
     pub(crate) entry: Hash32,
+    pub(crate) known: Known,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Vec<Counter>,
 }

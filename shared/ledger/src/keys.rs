@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use casemate_proto::{BootId, Denial, DenialCode, NodeName, Scheme, bip340};
+use casemate_proto::{BootId, Denial, DenialCode, NodeName, Scheme, signature};
 
 use crate::apply::Effect;
 use crate::entry::KeyLive;
@@ -15,35 +15,15 @@ pub const MAX_KEYS: usize = 10_000;
 /// Most test signatures in one entry.
 const MAX_TESTS: usize = 16;
 
-/// Checks a plain signature of a scheme: ECDSA r‖s with low s, Ed25519 strictly, or BIP-340 under
-/// the x coordinate of an even point.
+/// Checks a plain signature of a digest: see [`signature::verify`].
 #[must_use]
 pub fn verify_signature(
     scheme: Scheme,
     public_key: &[u8],
     digest: &[u8; 32],
-    signature: &[u8; 64],
+    plain: &[u8; 64],
 ) -> bool {
-    match scheme {
-        Scheme::EcdsaSecp256k1 => {
-            use k256::ecdsa::signature::hazmat::PrehashVerifier;
-            let (Ok(key), Ok(signature)) = (
-                k256::ecdsa::VerifyingKey::from_sec1_bytes(public_key),
-                k256::ecdsa::Signature::from_slice(signature),
-            ) else {
-                return false;
-            };
-            signature.normalize_s().is_none() && key.verify_prehash(digest, &signature).is_ok()
-        }
-        Scheme::Ed25519 => {
-            let Ok(bytes) = <[u8; 32]>::try_from(public_key) else { return false };
-            ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok_and(|key| {
-                key.verify_strict(digest, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
-            })
-        }
-        Scheme::Bip340Secp256k1 => bip340::x_only(public_key)
-            .is_some_and(|x_only| bip340::verify(&x_only, digest, signature)),
-    }
+    signature::verify(scheme, public_key, digest, plain)
 }
 
 impl State {

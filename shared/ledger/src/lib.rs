@@ -7,12 +7,13 @@
 //!
 //! Rooms: [`entry`] what can be appended; [`state`] what is kept; [`apply`] one step;
 //! [`requests`] (with what is remembered of them), [`approvals`], [`governance`], [`freeze`], [`keys`], [`admission`], [`recovery`] its parts;
-//! [`permit`] what a step allows a node to do; [`foresee`] what the next one would; [`payload`] bytes to digest and intent;
+//! [`permit`] what a step allows a node to do; [`foresee`] what the next one would; [`payload`] bytes to digest and intent (`children`: of which key);
 //! [`replay`] the same steps for an auditor.
 
 pub mod admission;
 pub mod apply;
 pub mod approvals;
+mod children;
 pub mod entry;
 pub mod foresee;
 pub mod freeze;
@@ -30,7 +31,7 @@ pub mod state;
 pub mod take_up;
 pub mod verdict;
 
-pub use apply::{Applied, Committed, Effect};
+pub use apply::{Applied, Committed, Effect, Known};
 pub use entry::{Attachment, Entry, EntryBody};
 pub use foresee::Foreseen;
 pub use permit::{Attempt, Permit, PermitError, RunBinding};

@@ -49,6 +49,11 @@ impl Authentic {
     pub const fn credential(&self) -> CredentialId {
         self.stamp.credential()
     }
+    /// The proof that the stamp was verified.
+    #[must_use]
+    pub const fn stamp(&self) -> &VerifiedStamp {
+        &self.stamp
+    }
 }
 
 impl State {
@@ -100,6 +105,17 @@ impl State {
         body: &[u8],
         now: UnixMillis,
     ) -> Result<Authentic, Denial> {
+        self.authenticate_knowing(None, stamp, body, now)
+    }
+
+    /// The same where the stamp's signature may have been verified before.
+    pub(crate) fn authenticate_knowing(
+        &self,
+        known: Option<&VerifiedStamp>,
+        stamp: &Stamp,
+        body: &[u8],
+        now: UnixMillis,
+    ) -> Result<Authentic, Denial> {
         if body.len() > casemate_proto::request::MAX_BODY {
             return Err(Denial::new(
                 DenialCode::TooLarge,
@@ -109,7 +125,7 @@ impl State {
         let (principal, key) = self.registered(&stamp.credential, now)?;
         let scope = self.stamp_scope(Method::CreateRequest);
         let verified = stamp
-            .verify(&scope, &key, body, now, self.manifest.limits.delta)
+            .verify_knowing(known, &scope, &key, body, (now, self.manifest.limits.delta))
             .map_err(|error| Denial::new(DenialCode::BadStamp, error))?;
         let request =
             SignRequest::parse(body).map_err(|error| Denial::new(DenialCode::Malformed, error))?;
@@ -188,7 +204,8 @@ pub(crate) fn apply_request(
     body: &[u8],
     step: &mut Step,
 ) -> Verdict {
-    let authentic = match state.authenticate(stamp, body, step.now) {
+    let known = step.known.stamp.as_ref();
+    let authentic = match state.authenticate_knowing(known, stamp, body, step.now) {
         Ok(authentic) => authentic,
         Err(denial) => return Verdict::Denied(denial),
     };
@@ -400,7 +417,7 @@ fn judge(state: &State, asked: &Asked<'_>, now: UnixMillis) -> Result<(Decision,
     let (scheme, live) = payload::requested_key(state, request)?;
     payload::check_scheme(&request.key, scheme, &request.payload)?;
     let decoded = payload::decode(&state.genesis, &request.payload)?;
-    let child = payload::child(scheme, live, &request.path)?;
+    let child = state.child(scheme, live, &request.path)?;
     let in_force = state
         .policy
         .as_ref()

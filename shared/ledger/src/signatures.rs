@@ -1,10 +1,10 @@
 //! Signatures as entries: a signature proves itself, is uncharged, and the first one stays.
 
+use casemate_proto::signature::VerifiedSignature;
 use casemate_proto::{CredentialId, Denial, DenialCode, RequestId};
 
 use crate::apply::{Effect, Step};
 use crate::memory::remember;
-use crate::payload;
 use crate::state::{AllowedRequest, RequestState, RequestStatus, State};
 use crate::verdict::Verdict;
 
@@ -37,7 +37,7 @@ pub(crate) fn apply_signed(
     if step.now > state.record_by(&allowed) {
         return refuse("it was not signed in time, and may have been answered `expired` since");
     }
-    if !signature_fits(state, &allowed, signature) {
+    if !signature_fits(state, &allowed, signature, step.known.signature.as_ref()) {
         return refuse("the signature does not verify");
     }
     let (body_hash, index, forget_at) = (request.body_hash, request.index, request.forget_at);
@@ -48,13 +48,20 @@ pub(crate) fn apply_signed(
     Verdict::accepted()
 }
 
-fn signature_fits(state: &State, allowed: &AllowedRequest, signature: &[u8]) -> bool {
+fn signature_fits(
+    state: &State,
+    allowed: &AllowedRequest,
+    signature: &[u8],
+    known: Option<&VerifiedSignature>,
+) -> bool {
     let Some(key) = state.keys.get(&allowed.key) else { return false };
     let Some(live) = &key.live else { return false };
-    let Ok(child) = payload::child(key.scheme, live, &allowed.path) else { return false };
+    let Ok(child) = state.child(key.scheme, live, &allowed.path) else { return false };
     let Some((plain, rest)) = signature.split_first_chunk::<64>() else { return false };
-    signature.len() == key.scheme.signature_len()
-        && crate::keys::verify_signature(key.scheme, &child.public_key, &allowed.digest, plain)
+    let (scheme, public_key, digest) = (key.scheme, &child.public_key, &allowed.digest);
+    signature.len() == scheme.signature_len()
+        && (known.is_some_and(|known| known.is_of(scheme, public_key, digest, plain))
+            || crate::keys::verify_signature(scheme, public_key, digest, plain))
         && rest.iter().all(|v| recovers(&child.public_key, &allowed.digest, plain, *v))
 }
 

@@ -176,6 +176,7 @@ impl State {
             requests,
             forget,
             uses: wire.uses,
+            children: crate::children::Children::default(),
         })
     }
 }

@@ -13,6 +13,8 @@ use casemate_proto::{
 };
 use minicbor::{Decode, Encode};
 
+use crate::children::Children;
+
 /// How many of the newest tree roots are kept, to check heartbeats against.
 pub const KEPT_ROOTS: usize = 4096;
 /// Names that begin so are the cluster's own keys and cannot be asked to sign.
@@ -293,6 +295,8 @@ pub struct State {
     pub(crate) requests: BTreeMap<RequestKey, RequestState>,
     pub(crate) forget: BTreeSet<(UnixMillis, RequestKey)>,
     pub(crate) uses: BTreeMap<CredentialId, CredentialUse>,
+    /// No part of what it says: see [`crate::children`].
+    pub(crate) children: Children,
 }
 
 /// Why a state cannot be made.
@@ -367,6 +371,7 @@ impl State {
             requests: BTreeMap::new(),
             forget: BTreeSet::new(),
             uses: BTreeMap::new(),
+            children: Children::default(),
         })
     }
 

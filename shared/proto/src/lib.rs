@@ -20,6 +20,7 @@ pub mod path;
 pub mod recovery;
 pub mod request;
 mod sabotage;
+pub mod signature;
 pub mod stamp;
 pub mod time;
 pub mod webauthn;

@@ -13,7 +13,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use casemate_proto::{DerivationPath, Hash32, UnixMillis, hash::tagged_hash};
+use casemate_proto::{
+    DerivationPath, Hash32, UnixMillis, hash::tagged_hash, signature::VerifiedSignature,
+};
 use frost_core::{
     CheaterDetection, Identifier, SigningPackage,
     round1::{self, SigningCommitments, SigningNonces},
@@ -41,12 +43,14 @@ const LANES: &[LaneLimit] = &[
 ];
 
 /// A verified signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrostSignature<K> {
     /// R‖S.
     pub bytes: [u8; 64],
     /// The derived public key under which it verifies.
     pub public_key: K,
+    /// That it does.
+    pub verified: VerifiedSignature,
 }
 
 /// The protocol of a run that signs.
@@ -210,10 +214,11 @@ impl<S: Suite> FrostSign<S> {
         let bytes = signature.serialize().map_err(|e| Abort::library(&e))?;
         let bytes = <[u8; 64]>::try_from(bytes).map_err(|_| wrong())?;
         let public_key = self.share.verifying_key;
-        if !S::verify(&public_key, &self.message, &bytes) {
-            return Err(wrong());
-        }
-        Ok(Some(FrostSignature { bytes, public_key }))
+        // by other code than the library that signs
+        let verified =
+            VerifiedSignature::verify(S::SCHEME, public_key.as_ref(), &self.message, &bytes)
+                .ok_or_else(wrong)?;
+        Ok(Some(FrostSignature { bytes, public_key, verified }))
     }
 }
 

@@ -172,6 +172,13 @@ async fn hand_over(shared: &Arc<Shared>, outgoing: &mpsc::Sender<Vec<u8>>) -> En
 async fn write_all(mut stream: WriteHalf<Stream>, frames: &mut mpsc::Receiver<Vec<u8>>) -> Ended {
     let mut waiting = Vec::with_capacity(TOGETHER);
     while frames.recv_many(&mut waiting, TOGETHER).await > 0 {
+        // who is about to ask something has its turn, and what it asks goes out with this
+        tokio::task::yield_now().await;
+        while waiting.len() < TOGETHER
+            && let Ok(frame) = frames.try_recv()
+        {
+            waiting.push(frame);
+        }
         let written = write_frames(&mut stream, waiting.drain(..), MAX_FRAME);
         match timeout(WRITE_TIMEOUT, written).await {
             Ok(Ok(())) => {}

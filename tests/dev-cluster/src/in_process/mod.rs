@@ -493,7 +493,9 @@ impl Cluster {
         fn take(member: &mut Member, now: UnixMillis) -> Vec<Output> {
             let Some(node) = &mut member.node else { return Vec::new() };
             let events = std::mem::take(&mut member.inbox);
-            events.into_iter().flat_map(|event| node.handle(event, now)).collect()
+            // together, as they wait
+            events.into_iter().for_each(|event| node.take(event, now));
+            node.outputs(now)
         }
         let busy: Vec<(usize, &mut Member)> = self
             .members
