@@ -1,5 +1,6 @@
 //! Three nodes seen from inside: what only a test can bring about.
 
+mod left;
 mod links;
 mod recovery;
 
@@ -69,6 +70,8 @@ struct Trio {
     cut: BTreeSet<(usize, usize)>,
     /// Messages that get lost.
     lose: fn(&PeerMessage) -> bool,
+    /// Nodes whose proposals get lost.
+    mute: Vec<usize>,
     /// Messages of runs that nodes sent.
     run_messages: usize,
     requests: u8,
@@ -156,6 +159,7 @@ impl Trio {
             now,
             cut: BTreeSet::new(),
             lose: |_| false,
+            mute: Vec::new(),
             run_messages: 0,
             requests: 0,
             nsms: started.into_iter().map(|(_, nsm)| nsm).collect(),
@@ -204,7 +208,10 @@ impl Trio {
     fn route(&mut self, from: &NodeName, output: Output) {
         match output {
             Output::Propose { body, attachment, .. } => {
-                self.proposals.push_back((body, attachment))
+                let by = REGIONS.iter().position(|region| *region == from.as_str()).unwrap();
+                if !self.mute.contains(&by) {
+                    self.proposals.push_back((body, attachment));
+                }
             }
             Output::Send { to, bytes } => {
                 let message = PeerMessage::decode(bytes.as_slice()).unwrap();

@@ -417,7 +417,7 @@ impl Node {
             if let Effect::BootAdmitted { node, boot } = &effect {
                 admitted = Some((node.clone(), *boot));
             }
-            self.effect(effect, committed, index, now);
+            self.effect(effect, committed, now);
         }
         if self.halted {
             return;
@@ -452,11 +452,11 @@ impl Node {
         }
     }
 
-    fn effect(&mut self, effect: Effect, committed: &Committed, index: u64, now: UnixMillis) {
+    fn effect(&mut self, effect: Effect, committed: &Committed, now: UnixMillis) {
         match effect {
             Effect::Sign(permit) => self.allowed(permit, now),
             Effect::SignatureRecorded { credential, request_id } => {
-                self.signature_recorded(credential, request_id, index);
+                self.signature_recorded(credential, request_id, now);
             }
             Effect::Decided { .. }
             | Effect::GenesisConfirmed

@@ -56,6 +56,8 @@ pub(crate) struct Slot {
     pub(crate) since: UnixMillis,
     /// Who has been heard in it.
     pub(crate) heard: BTreeSet<PartyId>,
+    /// Since when nothing is missing but the last step, which is left to another.
+    pub(crate) complete_since: Option<UnixMillis>,
 }
 
 struct Early {
@@ -77,6 +79,10 @@ pub(crate) struct Runs {
 impl Runs {
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= MAX_RUNS
+    }
+    /// Whether runs may stay that could be over.
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.len() < MAX_RUNS / 2
     }
     pub(crate) fn get_mut(&mut self, id: &RunId) -> Option<&mut Slot> {
         self.slots.get_mut(id)
@@ -184,7 +190,8 @@ impl Node {
         let mut steps = vec![run.start(now)?];
         steps.extend(then(&mut run, id)?);
         self.stats.run(&role, Went::Begun, Millis(0));
-        let slot = Slot { run, role, participants, since: now, heard: BTreeSet::new() };
+        let (heard, complete_since) = (BTreeSet::new(), None);
+        let slot = Slot { run, role, participants, since: now, heard, complete_since };
         let early = self.runs.insert(id, slot);
         for step in steps {
             self.take_step(id, step, now);
@@ -244,13 +251,43 @@ impl Node {
                 }
             }
         }
-        let Some(made) = step.done else { return };
-        if let Some(slot) = self.runs.end(&id) {
-            self.stats.run(&slot.role, Went::Done, now.since(slot.since));
-            for name in self.roster.names_of(&slot.participants) {
-                self.roster.proved_itself(&name);
+        let Some(made) = step.done else {
+            if let Some(slot) = self.runs.get_mut(&id)
+                && slot.run.is_complete()
+            {
+                slot.complete_since.get_or_insert(now);
             }
+            return;
+        };
+        if let Some(slot) = self.runs.end(&id) {
+            self.went_well(&slot, now);
             self.made(id, slot, made, now);
+        }
+    }
+
+    /// A run ended with its result, here or at another of the participants.
+    pub(crate) fn went_well(&mut self, slot: &Slot, now: UnixMillis) {
+        self.stats.run(&slot.role, Went::Done, now.since(slot.since));
+        for name in self.roster.names_of(&slot.participants) {
+            self.roster.proved_itself(&name);
+        }
+    }
+
+    /// Makes the last step of a run where it was left to another. Whether the run is over by that.
+    pub(crate) fn finish_run(&mut self, id: RunId, now: UnixMillis) -> bool {
+        let Some(slot) = self.runs.get_mut(&id).filter(|slot| slot.run.is_complete()) else {
+            return false;
+        };
+        match slot.run.finish(now) {
+            Ok(step) => {
+                let is_over = step.done.is_some();
+                self.take_step(id, step, now);
+                is_over
+            }
+            Err(error) => {
+                self.give_up_run(id, &error, now);
+                true
+            }
         }
     }
 
@@ -281,8 +318,15 @@ impl Node {
         }
     }
 
-    /// Ends a run that failed. Its one-time values are gone.
+    /// Ends a run that failed. Its one-time values are gone. One that lacked nothing but what was left to
+    /// another ends with its result instead, whatever became of the other.
     pub(crate) fn end_run(&mut self, id: RunId, error: &RunError, now: UnixMillis) {
+        if !self.finish_run(id, now) {
+            self.give_up_run(id, error, now);
+        }
+    }
+
+    fn give_up_run(&mut self, id: RunId, error: &RunError, now: UnixMillis) {
         let Some(mut slot) = self.runs.end(&id) else { return };
         slot.run.burn();
         let late = matches!(error, RunError::Expired { .. });

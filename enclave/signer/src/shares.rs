@@ -168,6 +168,33 @@ impl AnyRun {
             _ => Err(Misuse::WrongKey.into()),
         }
     }
+    /// Has a run that signs leave out its last step, which tells nobody anything, where it has one.
+    pub(crate) fn leave_last_step(&mut self) {
+        match self {
+            Self::Ed25519Sign(run) => run.leave_last_step(),
+            Self::Bip340Sign(run) => run.leave_last_step(),
+            _ => {}
+        }
+    }
+    /// Whether nothing is missing but the last step that was left out.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            Self::Ed25519Sign(run) => run.is_complete(),
+            Self::Bip340Sign(run) => run.is_complete(),
+            _ => false,
+        }
+    }
+    /// Makes the last step of a run that [`Self::is_complete`].
+    pub(crate) fn finish(&mut self, now: UnixMillis) -> Result<AnyStep, RunError> {
+        match self {
+            Self::Ed25519Sign(run) => Ok(AnyStep::of(run.finish(now)?, ed25519)),
+            Self::Bip340Sign(run) => Ok(AnyStep::of(run.finish(now)?, bip340)),
+            _ => Err(Misuse::WrongKey.into()),
+        }
+    }
+    pub(crate) fn deadline(&self) -> UnixMillis {
+        each!(AnyRun, self, run => run.deadline())
+    }
     pub(crate) fn is_over(&mut self, now: UnixMillis) -> bool {
         each!(AnyRun, self, run => run.expire(now))
     }

@@ -11,8 +11,8 @@
 //! been started ahead of its commit: see [`crate::ahead`].
 //!
 //! Within τ an entry is driven at most three times, each time with fresh one-time values. All
-//! participants end with the verified signature; the leader proposes it at once, the others if they
-//! do not see it recorded in time. It is shown to nobody before it is in the log (I10).
+//! participants can end with the verified signature; the leader proposes it at once, the others make and
+//! propose it if they do not see it recorded in time. It is shown to nobody before it is in the log (I10).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,8 @@ use crate::tally::TallyError;
 const MAX_EARLY_STARTS: usize = 128;
 /// How long a participant waits before it proposes a signature that the leader should have.
 const PROPOSE_FALLBACK: Millis = Millis(2_000);
+/// How long before the end of a run a participant makes the last step that it has left to the leader.
+const LAST_MOMENT: Millis = Millis(500);
 /// How long a node waits for its proposal of a signature before it proposes it again.
 const PROPOSE_AGAIN: Millis = Millis(3_000);
 /// What the nodes' places in the roster put between them when two led at once.
@@ -172,7 +174,7 @@ impl Node {
         &mut self,
         credential: CredentialId,
         request_id: RequestId,
-        _index: u64,
+        now: UnixMillis,
     ) {
         let done: Vec<u64> = self
             .signing
@@ -182,17 +184,20 @@ impl Node {
             .map(|(index, _)| *index)
             .collect();
         for index in done {
-            self.drop_job(index);
+            self.drop_job(index, true, now);
         }
         self.signing.recorded = true;
         self.wait_for_receipt(credential, request_id);
     }
 
-    fn drop_job(&mut self, index: u64) {
+    fn drop_job(&mut self, index: u64, is_recorded: bool, now: UnixMillis) {
         if let Some(job) = self.signing.jobs.remove(&index)
             && let Phase::Running { run, .. } = job.phase
             && let Some(mut slot) = self.runs.end(&run)
         {
+            if is_recorded && slot.run.is_complete() {
+                self.went_well(&slot, now);
+            }
             slot.run.burn();
         }
     }
@@ -219,7 +224,7 @@ impl Node {
             .map(|(index, _)| *index)
             .collect();
         for index in late {
-            self.drop_job(index);
+            self.drop_job(index, false, now);
         }
         let mut starved = false;
         let jobs: Vec<(u64, Scheme)> =
@@ -266,9 +271,36 @@ impl Node {
             Phase::Open { not_before } if leads && *not_before <= now => {
                 return self.lead(index, now);
             }
+            Phase::Running { run, .. } => {
+                let run = *run;
+                if self.was_left_too_long(&run, now) {
+                    // whoever led has had its time to show the signature
+                    self.finish_run(run, now);
+                    self.propose_made(index, now);
+                }
+            }
             _ => {}
         }
         false
+    }
+
+    /// Whether the last step of a run was left to another, and it is time not to rely on that.
+    fn was_left_too_long(&mut self, run: &RunId, now: UnixMillis) -> bool {
+        self.runs.get_mut(run).is_some_and(|slot| {
+            let is_late = |since| now.since(since) >= PROPOSE_FALLBACK;
+            let is_over_soon = now.saturating_add(LAST_MOMENT) >= slot.run.deadline();
+            slot.complete_since.is_some_and(|since| is_late(since) || is_over_soon)
+        })
+    }
+
+    /// Proposes a signature that is made without waiting for who led.
+    fn propose_made(&mut self, index: u64, now: UnixMillis) {
+        if let Some(Job { phase: Phase::Made { propose_at, .. }, .. }) =
+            self.signing.jobs.get_mut(&index)
+        {
+            *propose_at = now;
+            self.drive_job(index, now);
+        }
     }
 
     /// Whether a node can take part: it holds a share, and its boot has applied the entry itself. One
@@ -369,6 +401,10 @@ impl Node {
             Ok(_) => {}
             // older than what this boot began with
             Err(_) => return self.decline(from, index, attempt),
+        }
+        // what is made here needs no further attempt
+        if let Some(Job { phase: Phase::Running { run, .. }, .. }) = self.signing.jobs.get(&index) {
+            self.finish_run(*run, now);
         }
         // signed, too late, or from before this boot's admission
         let Some(job) = self.signing.jobs.get(&index) else {
@@ -601,7 +637,12 @@ impl Node {
         let role = Role::Sign { index: binding.index, led };
         let build = move |node: &mut Self, claim| {
             let live = node.keygen.live.get(&binding.key).ok_or(Misuse::WrongKey)?;
-            live.sign(claim, pair, digest.to_vec(), node.entropy.as_mut())
+            let mut run = live.sign(claim, pair, digest.to_vec(), node.entropy.as_mut())?;
+            if !led && node.runs.has_room() {
+                // whoever leads shows the signature, and this node if it does not see it in time
+                run.leave_last_step();
+            }
+            Ok(run)
         };
         self.begin_run(context, deadline, role, now, build, then)
     }

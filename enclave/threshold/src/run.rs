@@ -244,6 +244,22 @@ impl<M: Machine> Driven<M> {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     }
 
+    /// The protocol, while the run goes on.
+    pub(crate) const fn machine(&self) -> Option<&M> {
+        match &self.state {
+            State::Open(machine) => Some(machine),
+            State::Finished | State::Burned => None,
+        }
+    }
+
+    /// The same, to tell it how to go on.
+    pub(crate) const fn machine_mut(&mut self) -> Option<&mut M> {
+        match &mut self.state {
+            State::Open(machine) => Some(machine),
+            State::Finished | State::Burned => None,
+        }
+    }
+
     /// Brings the deadline forward, never back.
     pub(crate) fn end_by(&mut self, deadline: UnixMillis) {
         self.deadline = self.deadline.min(deadline);

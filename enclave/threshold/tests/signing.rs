@@ -16,7 +16,7 @@ use casemate_proto::{
     derive::{derive_ed25519, derive_secp256k1},
 };
 use casemate_threshold::{Purpose, TripleRun, verify_ecdsa, verify_ed25519};
-use common::{Net, World, participants};
+use common::{End, NOW, Net, World, participants, party, permit_frost};
 
 #[test]
 fn ecdsa_two_of_three_signs_with_every_pair_and_path() {
@@ -105,4 +105,27 @@ fn a_pair_of_triples_takes_few_messages_of_bounded_size() {
         assert!(net.stats.largest <= casemate_threshold::message::MAX_MESSAGE_BYTES);
         assert!(net.stats.messages < 100 * usize::from(t));
     }
+}
+
+#[test]
+fn frost_party_that_leaves_the_last_step_says_all_that_others_need_and_makes_it_when_asked() {
+    let mut world = World::new(3, 2, 11);
+    let keys = world.ed25519_live("cold");
+    let set = participants(&[0, 2]);
+    let mut runs = world.frost_sign_runs(&keys, &set, "m/0/7", &[3; 32]);
+    runs[1].leave_last_step();
+    let mut net = Net::new(runs, 5);
+    net.start();
+    net.pump(|_, p| vec![p]);
+    assert!(net.runs.values().all(|run| !run.is_complete()), "no share yet");
+    permit_frost(&mut net, &[3; 32]);
+    net.pump(|_, p| vec![p]);
+    let (one, other) = (party(0), party(2));
+    assert!(net.ends.contains_key(&one) && !net.ends.contains_key(&other));
+    let run = net.runs.get_mut(&other).unwrap();
+    assert!(run.is_complete());
+    let step = run.finish(NOW).unwrap();
+    assert!(step.send.is_empty() && !run.is_complete());
+    let End::Done(first) = net.ends.remove(&one).unwrap() else { panic!("not done") };
+    assert_eq!(step.done, Some(first));
 }

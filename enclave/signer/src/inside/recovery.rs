@@ -200,6 +200,7 @@ impl Remains {
             now: self.now,
             cut: BTreeSet::new(),
             lose: |_| false,
+            mute: Vec::new(),
             run_messages: 0,
             requests: 100,
             nsms: self.nsms,

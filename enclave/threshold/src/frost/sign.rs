@@ -10,6 +10,9 @@
 //! The child key's tweak is added to this party's share and to every public share and key.
 //!
 //! Nonces are made when the run is, used once by value, and gone before the share is sent.
+//!
+//! Aggregating tells nobody anything, and costs as much as all before it. A participant that expects another to
+//! show the signature may leave it out until it is asked for: [`Driven::leave_last_step`].
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -60,6 +63,8 @@ pub struct FrostSign<S: Suite> {
     subject: Hash32,
     permitted: bool,
     announced: bool,
+    /// Whether aggregating waits until it is asked for.
+    last_step_left: bool,
     /// Taken to make the share; none afterwards.
     nonces: Option<SigningNonces<S>>,
     mine: SigningCommitments<S>,
@@ -126,6 +131,7 @@ impl<S: Suite> Driven<FrostSign<S>> {
             message,
             permitted,
             announced: false,
+            last_step_left: false,
             nonces: Some(nonces),
             mine,
             theirs: BTreeMap::new(),
@@ -155,9 +161,43 @@ impl<S: Suite> Driven<FrostSign<S>> {
         self.end_by(release_by);
         Ok(step)
     }
+
+    /// Has the run stop before it aggregates, when all shares are in: [`Self::finish`] goes on from there.
+    /// Nothing that others wait for is left out.
+    pub fn leave_last_step(&mut self) {
+        if let Some(machine) = self.machine_mut() {
+            machine.last_step_left = true;
+        }
+    }
+
+    /// Whether nothing is missing but the step that was left.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.machine().is_some_and(|machine| machine.last_step_left && machine.is_complete())
+    }
+
+    /// Makes the step that was left, now or as soon as it can be.
+    ///
+    /// # Errors
+    /// If the run has ended, or what came is not a signature.
+    pub fn finish(
+        &mut self,
+        now: UnixMillis,
+    ) -> Result<Step<FrostSignature<S::PublicKey>>, RunError> {
+        self.step(now, |machine| {
+            machine.last_step_left = false;
+            Ok(())
+        })
+    }
 }
 
 impl<S: Suite> FrostSign<S> {
+    /// Whether all shares are in, this party's among them.
+    fn is_complete(&self) -> bool {
+        let signers = self.theirs.len().saturating_add(1);
+        self.package.is_some() && self.shares.len() == signers
+    }
+
     /// Makes this party's share, once: the nonces are moved out and dropped.
     fn sign_share(&mut self, io: &mut Io<'_>) -> Result<(), RunError> {
         let participants = io.context().participants().clone();
@@ -252,6 +292,9 @@ impl<S: Suite> Machine for FrostSign<S> {
             io.broadcast(COMMITMENT_LANE, bytes);
         }
         self.sign_share(io)?;
+        if self.last_step_left {
+            return Ok(None);
+        }
         self.aggregate(io)
     }
 }

@@ -544,8 +544,8 @@ pub fn permit_frost<S: Suite>(net: &mut Net<SignRun<S>>, message: &[u8]) {
 }
 
 /// The one signature that all parties ended with.
-pub fn one_signature<T: Copy + PartialEq + std::fmt::Debug>(ends: BTreeMap<PartyId, End<T>>) -> T {
+pub fn one_signature<T: Clone + PartialEq + std::fmt::Debug>(ends: BTreeMap<PartyId, End<T>>) -> T {
     let all: Vec<T> = ends.into_values().map(End::unwrap).collect();
     assert!(all.windows(2).all(|w| w[0] == w[1]), "{all:?}");
-    all[0]
+    all[0].clone()
 }
