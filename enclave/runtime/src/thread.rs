@@ -2,10 +2,12 @@
 //!
 //! A protocol step takes milliseconds to tens of them; heartbeats and channels must not wait for it.
 //! The node takes one event after another from a bounded queue and hands its outputs to the core,
-//! which always takes them: so neither waits for the other. Events that wait already are taken together, a
-//! few at a time: the core, and those who follow what is applied, are woken once for all of them.
+//! which always takes them: so neither waits for the other. Of events that wait already a few are taken
+//! together: outputs leave at once, but those who follow what is applied hear of it once for all of them, and
+//! one checkpoint is asked for.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use casemate_door::{Reply, Status, Ticket};
 use casemate_proto::{Millis, UnixMillis};
@@ -18,8 +20,9 @@ const QUEUE: usize = 4_096;
 /// Most that wait beside them and are taken first: what freezers and governors say.
 const URGENT: usize = 64;
 
-/// Most events that are taken together.
+/// Most events that are taken together, and how long until no further one is.
 const TOGETHER: usize = 16;
+const TOGETHER_FOR: Duration = Duration::from_millis(2);
 
 /// How often a node is asked whether it has other shares to seal.
 const SEAL_EVERY: Millis = Millis(1_000);
@@ -145,28 +148,35 @@ fn run(
     out: &mpsc::UnboundedSender<FromNode>,
 ) {
     let mut sealed_at = UnixMillis(0);
+    let say =
+        |outputs: Vec<Output>| outputs.is_empty() || out.send(FromNode::Outputs(outputs)).is_ok();
     while let Some(event) = queues.next() {
-        let (mut ticked, mut committed) = (false, false);
-        let (mut outputs, mut next) = (Vec::new(), Some(event));
-        let mut left = TOGETHER;
+        let (mut ticked, mut committed, mut next) = (false, false, Some(event));
+        let (began, mut left) = (Instant::now(), TOGETHER);
         while let Some(event) = next {
             match event {
                 ToNode::Event(event) => {
                     ticked |= matches!(*event, Event::Tick);
                     committed |= matches!(*event, Event::Committed(_));
                     node.take(*event, clock.now());
+                    if !say(node.outputs(clock.now())) {
+                        return;
+                    }
                 }
                 ToNode::Wake => {}
                 ToNode::Sign { ticket, nonce, reply } => {
                     let reply = Some(node.sign_reply(&nonce, &reply));
-                    outputs.push(Output::Reply { ticket, reply });
+                    if !say(vec![Output::Reply { ticket, reply }]) {
+                        return;
+                    }
                 }
             }
             left = left.saturating_sub(1);
-            next = if left > 0 && !node.is_halted() { queues.next_waiting() } else { None };
+            let goes_on = left > 0 && began.elapsed() < TOGETHER_FOR && !node.is_halted();
+            next = if goes_on { queues.next_waiting() } else { None };
         }
-        outputs.extend(node.outputs(clock.now()));
-        if !outputs.is_empty() && out.send(FromNode::Outputs(outputs)).is_err() {
+        node.settle(clock.now());
+        if !say(node.outputs(clock.now())) {
             return;
         }
         if committed {

@@ -276,11 +276,11 @@ impl Node {
     #[must_use]
     pub fn handle(&mut self, event: Event, now: UnixMillis) -> Vec<Output> {
         self.take(event, now);
+        self.settle(now);
         self.outputs(now)
     }
 
-    /// Takes one event of several that wait. [`Self::outputs`] says what comes of them all: as of one
-    /// after the other, but that one checkpoint is asked for over everything that they had applied.
+    /// Takes one event of several that wait; [`Self::settle`] comes behind the last of them.
     pub fn take(&mut self, event: Event, now: UnixMillis) {
         if self.halted {
             return;
@@ -315,12 +315,16 @@ impl Node {
         }
     }
 
-    /// What comes of the events that were taken since the last time.
-    #[must_use]
-    pub fn outputs(&mut self, now: UnixMillis) -> Vec<Output> {
+    /// Asks for one checkpoint over everything that the events before had applied.
+    pub fn settle(&mut self, now: UnixMillis) {
         if std::mem::take(&mut self.checkpoints.due) && !self.halted {
             self.drive_checkpoints(now);
         }
+    }
+
+    /// What this node wants done since it was last asked.
+    #[must_use]
+    pub fn outputs(&mut self, now: UnixMillis) -> Vec<Output> {
         for to in std::mem::take(&mut self.greet) {
             self.send(&to, &PeerMessage::Here);
         }

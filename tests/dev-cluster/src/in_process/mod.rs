@@ -495,6 +495,7 @@ impl Cluster {
             let events = std::mem::take(&mut member.inbox);
             // together, as they wait
             events.into_iter().for_each(|event| node.take(event, now));
+            node.settle(now);
             node.outputs(now)
         }
         let busy: Vec<(usize, &mut Member)> = self
