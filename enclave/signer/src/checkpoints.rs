@@ -18,7 +18,7 @@ use casemate_ledger::apply::LOG_KEY;
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
 use casemate_proto::{DerivationPath, KeyName, Millis, NodeName, UnixMillis};
-use casemate_threshold::context::Purpose;
+use casemate_threshold::Purpose;
 use casemate_threshold::{
     Authorised, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec, ed25519_subject,
 };

@@ -23,7 +23,7 @@ use casemate_proto::{
     Algorithm, DerivationPath, KeyName, Millis, NodeName, PublicKey, RequestId, Scheme, UnixMillis,
 };
 use casemate_sim::{EnclaveSpec, SimHost, SimNsm};
-use casemate_threshold::context::Purpose;
+use casemate_threshold::Purpose;
 use casemate_threshold::{KeyEpoch, KeyRef, RunContext, RunRegistry, RunSpec};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::OsRng;

@@ -23,7 +23,7 @@ use casemate_ledger::entry::KeyLive;
 use casemate_proto::hash::{sha256, tagged_hash};
 use casemate_proto::ids::Hash32;
 use casemate_proto::{BootId, KeyName, Millis, NodeName, Scheme, UnixMillis};
-use casemate_threshold::context::Purpose;
+use casemate_threshold::Purpose;
 use casemate_threshold::{
     KeyEpoch, KeyRef, Misuse, Participants, RunContext, RunError, RunId, RunSpec,
 };

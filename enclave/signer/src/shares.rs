@@ -8,7 +8,7 @@ use casemate_proto::signature::VerifiedSignature;
 use casemate_proto::{DerivationPath, Scheme, UnixMillis};
 use casemate_recovery::SealedKey;
 use casemate_seal::{OpenedShare, SealableShare};
-use casemate_threshold::context::Purpose;
+use casemate_threshold::Purpose;
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     Authorised, Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Claim, ConfirmError,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use casemate_proto::hash::tagged_hash;
 use casemate_proto::{BootId, Millis, NodeName, UnixMillis};
-use casemate_threshold::context::Purpose;
+use casemate_threshold::Purpose;
 use casemate_threshold::ecdsa::TriplePair;
 use casemate_threshold::{
     Participants, RunContext, RunError, RunSpec, TriplePairId, TripleRun, TripleStock,

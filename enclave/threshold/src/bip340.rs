@@ -21,12 +21,12 @@ use frost_secp256k1_tr::{
 };
 
 use crate::{
-    context::bip340_subject,
     frost::{
         FrostKeygen, FrostPublic, FrostRepair, FrostShare, FrostSign, FrostSignature, Suite,
         TaskNames,
     },
     key,
+    purpose::bip340_subject,
     run::{Driven, sealed::Sealed},
 };
 

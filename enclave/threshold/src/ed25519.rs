@@ -7,12 +7,12 @@ use casemate_proto::{
 use frost_ed25519::Ed25519Sha512;
 
 use crate::{
-    context::ed25519_subject,
     frost::{
         FrostKeygen, FrostPublic, FrostRepair, FrostShare, FrostSign, FrostSignature, Suite,
         TaskNames,
     },
     key,
+    purpose::ed25519_subject,
     run::{Driven, sealed::Sealed},
 };
 

@@ -12,9 +12,10 @@ use casemate_proto::{
 };
 
 use crate::{
-    context::{KeyRef, Purpose, RunContext},
+    context::RunContext,
     error::{ConfirmError, Misuse},
     party::{Participants, PartyId},
+    purpose::{KeyRef, Purpose},
 };
 
 /// What is public about a key's shares.

@@ -28,6 +28,7 @@ pub mod frost;
 pub mod key;
 pub mod message;
 pub mod party;
+pub mod purpose;
 pub mod run;
 
 mod cait;
@@ -40,10 +41,7 @@ pub use bip340::{
     Bip340KeygenRun, Bip340Public, Bip340RepairRun, Bip340SignRun, Bip340Signature, LiveBip340Key,
     PendingBip340Key, verify_bip340,
 };
-pub use context::{
-    Claim, KeyEpoch, KeyRef, Purpose, RunContext, RunId, RunRegistry, RunSpec, TriplePairId,
-    bip340_subject, ed25519_subject,
-};
+pub use context::{Claim, RunContext, RunId, RunRegistry, RunSpec};
 pub use early::{EarlyError, EarlyMessages};
 pub use ecdsa::{
     EcdsaKeygenRun, EcdsaPublic, EcdsaSignRun, EcdsaSignature, LiveEcdsaKey, PendingEcdsaKey,
@@ -58,5 +56,6 @@ pub use key::{KeyFacts, LiveKey, PendingKey, TestSignature};
 pub use message::{RunMessage, peek_run};
 pub use party::{Participant, Participants, PartyId, covering_subsets};
 pub use permit::Authorised;
+pub use purpose::{KeyEpoch, KeyRef, Purpose, TriplePairId, bip340_subject, ed25519_subject};
 pub use run::{Outgoing, Run, Step};
 pub use sealed::{RecoverError, Recovered};

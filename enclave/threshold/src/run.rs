@@ -374,8 +374,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        context::{KeyEpoch, KeyRef, Purpose, RunRegistry, RunSpec},
+        context::{RunRegistry, RunSpec},
         party::{Participant, Participants},
+        purpose::{KeyEpoch, KeyRef, Purpose},
     };
 
     /// A library at its worst.

@@ -17,11 +17,11 @@ use k256::{AffinePoint, PublicKey, Scalar};
 use minicbor::{Decoder, Encoder};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::context::{KeyEpoch, KeyRef};
 use crate::ecdsa::EcdsaShare;
 use crate::frost::{FrostShare, Suite};
 use crate::key::{KeyFacts, LiveKey, PendingKey, Share};
 use crate::party::{Participant, Participants, PartyId};
+use crate::purpose::{KeyEpoch, KeyRef};
 
 /// Bytes of a written share beyond its secret and public part, with sixteen holders: room for all,
 /// so that the buffer never moves.

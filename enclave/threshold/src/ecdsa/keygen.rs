@@ -17,12 +17,13 @@ use super::{EcdsaShare, LiveEcdsaKey, PendingEcdsaKey, sec1};
 use crate::{
     cait::Lane,
     chain_code::{COMMIT_LANE, COMMIT_LIMIT, ChainCode, REVEAL_LANE, REVEAL_LIMIT},
-    context::{Claim, KeyRef, Purpose},
+    context::Claim,
     echo::{ECHO_LIMIT, Echo},
     error::{Abort, Misuse, RunError},
     key::{KeyFacts, PendingKey, result_hash},
     message::{Chunk, LaneLimit},
     party::{Participants, PartyId},
+    purpose::{KeyRef, Purpose},
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
 };
 

@@ -29,12 +29,13 @@ use super::{
 };
 use crate::{
     cait::Lane,
-    context::{Claim, Purpose, TriplePairId},
+    context::Claim,
     error::{Abort, Misuse, RunError},
     key::{KeyFacts, test_digest},
     message::{Chunk, LaneLimit},
     party::{Participants, PartyId},
     permit::Authorised,
+    purpose::{Purpose, TriplePairId},
     run::{Driven, Io, Machine, Step, sealed::Sealed},
 };
 

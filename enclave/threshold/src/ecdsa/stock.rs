@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use casemate_proto::BootId;
 
 use super::TriplePair;
-use crate::{context::TriplePairId, party::Participants};
+use crate::{party::Participants, purpose::TriplePairId};
 
 /// Why a pair was not stocked; the pair is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,11 +16,12 @@ use zeroize::Zeroize;
 use super::sec1;
 use crate::{
     cait::Lane,
-    context::{Claim, Purpose, RunId, TriplePairId},
+    context::{Claim, RunId},
     echo::{ECHO_LIMIT, Echo},
     error::RunError,
     message::{Chunk, LaneLimit},
     party::{Participants, PartyId},
+    purpose::{Purpose, TriplePairId},
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
 };
 

@@ -27,12 +27,13 @@ use rand_core::{CryptoRng, RngCore};
 use super::{FrostShare, Suite, blame, encode_key, identifiers, public_bytes, undecodable};
 use crate::{
     chain_code::{COMMIT_LANE, COMMIT_LIMIT, ChainCode, REVEAL_LANE, REVEAL_LIMIT},
-    context::{Claim, KeyRef, Task},
+    context::Claim,
     echo::{ECHO_LIMIT, Echo},
     error::{Abort, Misuse, RunError},
     key::{KeyFacts, LiveKey, PendingKey, result_hash},
     message::{Chunk, LaneLimit},
     party::PartyId,
+    purpose::{KeyRef, Task},
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
 };
 

@@ -24,12 +24,13 @@ use rand_core::{CryptoRng, RngCore};
 
 use super::{FrostShare, Suite, encode_key, public_bytes, undecodable};
 use crate::{
-    context::{Claim, KeyRef, RunSpec, Task},
+    context::{Claim, RunSpec},
     echo::{ECHO_LIMIT, Echo},
     error::{Abort, Misuse, RunError},
     key::{KeyFacts, LiveKey, PendingKey, result_hash},
     message::{Chunk, LaneLimit},
     party::PartyId,
+    purpose::{KeyRef, Task},
     run::{Driven, ECHO_LANE, Io, Machine, sealed::Sealed},
 };
 

@@ -28,12 +28,13 @@ use rand_core::{CryptoRng, RngCore};
 
 use super::{FrostShare, Suite, blame, undecodable};
 use crate::{
-    context::{Claim, Task},
+    context::Claim,
     error::{Abort, Misuse, RunError},
     key::{LiveKey, PendingKey, test_digest},
     message::{Chunk, LaneLimit},
     party::PartyId,
     permit::Authorised,
+    purpose::Task,
     run::{Driven, Io, Machine, Run, Step, sealed::Sealed},
 };
 
