@@ -13,7 +13,7 @@ use casemate_door::frame::Phase as PhaseName;
 use casemate_door::{
     Answer, Configuration, FromEnclave, Query, RecoveryPiece, Submission, Ticket, ToEnclave,
 };
-use casemate_proto::manifest::{Hardware, Manifest, Measurement};
+use casemate_proto::manifest::{Manifest, Measurement};
 use casemate_proto::{BootId, Hash32, Incarnation, Millis, NodeName};
 use casemate_replication::Timing;
 use tokio::sync::{mpsc, watch};
@@ -26,15 +26,12 @@ use crate::joining::Joining;
 use crate::links::{FromLink, Link, LinkPolicy};
 use crate::member::{FromMember, Member, is_urgent};
 use crate::outbox::Outbox;
-use crate::platform::{Platform, Trust};
+use crate::platform::Platform;
 use crate::recovering::Recovering;
+use crate::tickets::Tickets;
 
 /// When somebody is told to come back who cannot be served now.
 pub(crate) const RETRY_AFTER: Millis = Millis(1_000);
-/// Most words that the parent was given and did not read; a parent that is further behind is cut off.
-const MAX_TICKETS: usize = 8_192;
-/// How many of freezers and governors beside them.
-const MAX_URGENT: usize = 256;
 
 /// How often a boot says on a link that it is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -203,30 +200,6 @@ pub(crate) struct Core {
     phase: Phase,
 }
 
-/// Who asked what: the parent's tickets are its connection's own.
-#[derive(Debug, Default)]
-struct Tickets {
-    next: u64,
-    open: BTreeMap<Ticket, (u64, Ticket)>,
-}
-
-impl Tickets {
-    fn open(&mut self, connection: u64, theirs: Ticket, is_urgent: bool) -> Option<Ticket> {
-        let most = if is_urgent { MAX_TICKETS.saturating_add(MAX_URGENT) } else { MAX_TICKETS };
-        if self.open.len() >= most {
-            return None;
-        }
-        let ours = Ticket(self.next);
-        self.next = self.next.saturating_add(1);
-        self.open.insert(ours, (connection, theirs));
-        Some(ours)
-    }
-    fn close(&mut self, ours: Ticket, connection: u64) -> Option<Ticket> {
-        let (of, theirs) = self.open.remove(&ours)?;
-        (of == connection).then_some(theirs)
-    }
-}
-
 impl Core {
     pub(crate) fn new(
         platform: Arc<Platform>,
@@ -302,7 +275,7 @@ impl Core {
         match from {
             FromControl::Up(sender) => {
                 self.control = Some(sender);
-                self.tickets.open.clear();
+                self.tickets.close_all();
                 if let Some(record) = self.genesis_record() {
                     self.tell(FromEnclave::Genesis { record });
                 }
@@ -316,7 +289,7 @@ impl Core {
             FromControl::Down { connection } => {
                 if self.control.as_ref().is_some_and(|c| c.connection == connection) {
                     self.control = None;
-                    self.tickets.open.clear();
+                    self.tickets.close_all();
                 }
             }
             FromControl::Said { connection, message } => {
@@ -441,7 +414,7 @@ impl Core {
         )
         .map_err(|error| format!("manifest: {error}"))?;
         manifest.check().map_err(|error| error.to_string())?;
-        check_trust(&manifest, &self.common.platform.trust)?;
+        self.common.platform.trust.check(&manifest)?;
         if manifest.node(&configuration.node).is_none() {
             return Err(format!("the manifest has no node `{}`", configuration.node));
         }
@@ -639,34 +612,6 @@ impl Core {
         }
         self.advance().await
     }
-}
-
-const fn named(hardware: Hardware) -> &'static str {
-    match hardware {
-        Hardware::Nitro => "`nitro`",
-        Hardware::Simulated => "`simulated`",
-        Hardware::OneProcess => "`one process`",
-    }
-}
-
-/// A manifest comes from the host. What it says of the root is compared with what is measured into this
-/// enclave, so that no host chooses whose documents are believed.
-fn check_trust(manifest: &Manifest, trust: &Trust) -> Result<(), Refusal> {
-    if manifest.trust_root != trust.root {
-        return Err(format!(
-            "the manifest trusts the root {}, and this enclave believes {} only",
-            manifest.trust_root.to_hex(),
-            trust.root.to_hex()
-        ));
-    }
-    if manifest.hardware != trust.hardware {
-        return Err(format!(
-            "the manifest says {} of its nodes' hardware, and this enclave's root vouches for {}",
-            named(manifest.hardware),
-            named(trust.hardware)
-        ));
-    }
-    Ok(())
 }
 
 /// What a node's output is for the parent.

@@ -30,6 +30,7 @@ mod outbox;
 mod recovering;
 mod status;
 mod thread;
+mod tickets;
 
 pub use platform::{Platform, Settings, SystemClock, Trust};
 pub use serve::{ServeError, serve, tasks};

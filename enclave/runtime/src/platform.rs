@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use casemate_nsm::{Attest, NsmError};
-use casemate_proto::manifest::Hardware;
+use casemate_proto::manifest::{Hardware, Manifest};
 use casemate_proto::{Hash32, UnixMillis};
 use casemate_replication::{ReadClock, Timing};
 use casemate_signer::{Entropy, NodeConfig};
@@ -12,6 +12,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use rand_core::{OsRng, RngCore as _};
 use zeroize::Zeroizing;
+
+use crate::core::Refusal;
 
 /// Makes generators fit for keys.
 pub type MakeEntropy = Box<dyn Fn() -> Result<Box<dyn Entropy>, NsmError> + Send + Sync>;
@@ -43,6 +45,36 @@ pub struct Trust {
     pub root: Hash32,
     /// What such documents vouch for.
     pub hardware: Hardware,
+}
+
+impl Trust {
+    /// A manifest comes from the host. What it says of the root is compared with what is measured into this
+    /// enclave, so that no host chooses whose documents are believed.
+    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), Refusal> {
+        if manifest.trust_root != self.root {
+            return Err(format!(
+                "the manifest trusts the root {}, and this enclave believes {} only",
+                manifest.trust_root.to_hex(),
+                self.root.to_hex()
+            ));
+        }
+        if manifest.hardware != self.hardware {
+            return Err(format!(
+                "the manifest says {} of its nodes' hardware, and this enclave's root vouches for {}",
+                named(manifest.hardware),
+                named(self.hardware)
+            ));
+        }
+        Ok(())
+    }
+}
+
+const fn named(hardware: Hardware) -> &'static str {
+    match hardware {
+        Hardware::Nitro => "`nitro`",
+        Hardware::Simulated => "`simulated`",
+        Hardware::OneProcess => "`one process`",
+    }
 }
 
 /// Sizes and times of one enclave.

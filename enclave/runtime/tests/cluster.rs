@@ -8,18 +8,19 @@
     missing_docs
 )]
 
+#[path = "cluster/parent.rs"]
+mod parent;
 #[path = "cluster/recovery.rs"]
 mod recovery;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casemate_door::frame::Phase;
 use casemate_door::{
-    CONTROL_PORT, Configuration, FromEnclave, MAX_FRAME, PEER_PORT, PeerHello, Query, Reply,
-    Status, Submission, Ticket, ToEnclave,
+    CONTROL_PORT, Configuration, MAX_FRAME, PEER_PORT, Query, Reply, Status, Submission, Ticket,
+    ToEnclave,
 };
 use casemate_proto::credential::PublicKey;
 use casemate_proto::governance::{Change, ChangeEnvelope, NamedSignature, SignedChange};
@@ -35,29 +36,15 @@ use casemate_recovery::RecoverySecretKey;
 use casemate_replication::ReadClock;
 use casemate_runtime::{Platform, Settings, SystemClock, Trust, serve};
 use casemate_sim::{EnclaveSpec, SimHost};
-use casemate_transport::frame::{read_frame, write_frame};
 use casemate_transport::{Address, Listener};
 use ed25519_dalek::{Signer as _, SigningKey};
+use parent::{Known, parent, pipe};
 use rand_core::OsRng;
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const REGIONS: [&str; 3] = ["ap-southeast-1", "eu-west-1", "us-east-1"];
 const IMAGE: [[u8; 48]; 3] = [[1; 48], [2; 48], [3; 48]];
-
-/// What a node's parent knows.
-#[derive(Default)]
-struct Known {
-    genesis: Option<Vec<u8>>,
-    status: Option<Status>,
-    refused: Option<String>,
-    files: BTreeMap<String, Vec<u8>>,
-    sealed: Option<Vec<u8>>,
-    offer: Option<Vec<u8>>,
-    recovered: Option<Incarnation>,
-    replies: Vec<(Ticket, Option<casemate_door::SignedReply>)>,
-}
 
 struct NodeUnderTest {
     name: NodeName,
@@ -322,67 +309,6 @@ impl Bench {
                     && status.majority_age.is_some_and(|age| age < Millis(2_000))
             })
         })
-    }
-}
-
-async fn parent(
-    socket: PathBuf,
-    mut asked: tokio::sync::mpsc::UnboundedReceiver<ToEnclave>,
-    known: Arc<Mutex<Known>>,
-) {
-    let stream = casemate_transport::hybrid::connect(&socket, CONTROL_PORT).await.unwrap();
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let write = async {
-        while let Some(message) = asked.recv().await {
-            let bytes = casemate_proto::cbor::encode(&message);
-            write_frame(&mut writer, &bytes, MAX_FRAME).await.unwrap();
-        }
-    };
-    let read = async {
-        while let Ok(Some(bytes)) = read_frame(&mut reader, MAX_FRAME).await {
-            let mut known = known.lock().unwrap();
-            match casemate_proto::cbor::decode::<FromEnclave>(&bytes, MAX_FRAME).unwrap() {
-                FromEnclave::Refused { reason } => known.refused = Some(reason),
-                FromEnclave::Genesis { record } => known.genesis = Some(record),
-                FromEnclave::Status(status) => known.status = Some(*status),
-                FromEnclave::Reply { ticket, reply } => known.replies.push((ticket, reply)),
-                FromEnclave::Halted { reason } => known.refused = Some(reason),
-                FromEnclave::Publish { files, .. } => {
-                    known.files.extend(files.into_iter().map(|file| (file.path, file.bytes)));
-                }
-                FromEnclave::Sealed { blob } => known.sealed = Some(blob),
-                FromEnclave::Offer { offer } => known.offer = Some(offer),
-                FromEnclave::Recovered { incarnation } => known.recovered = Some(incarnation),
-                FromEnclave::Answer { .. } => {}
-            }
-        }
-    };
-    tokio::join!(write, read);
-}
-
-async fn connect(socket: &Path, hello: &PeerHello) -> Option<UnixStream> {
-    let mut stream = casemate_transport::hybrid::connect(socket, PEER_PORT).await.ok()?;
-    let hello = casemate_proto::cbor::encode(hello);
-    write_frame(&mut stream, &hello, MAX_FRAME).await.ok()?;
-    Some(stream)
-}
-
-async fn pipe(
-    from: PathBuf,
-    to: PathBuf,
-    name: NodeName,
-    mut hold: Option<tokio::sync::watch::Receiver<bool>>,
-) {
-    loop {
-        if let Some(hold) = &mut hold {
-            let _ = hold.wait_for(|hold| !hold).await;
-        }
-        let dial = connect(&from, &PeerHello::Dial { to: name.clone() }).await;
-        let accept = connect(&to, &PeerHello::Accept).await;
-        if let (Some(mut dial), Some(mut accept)) = (dial, accept) {
-            let _ = tokio::io::copy_bidirectional(&mut dial, &mut accept).await;
-        }
-        sleep(Duration::from_millis(100)).await;
     }
 }
 

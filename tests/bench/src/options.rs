@@ -39,8 +39,8 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=100_000))]
     pub signatures: Option<u32>,
     /// Entries in the ledger when a node is restarted.
-    #[arg(long, value_name = "N", default_value_t = 95_000,
-          value_parser = clap::value_parser!(u64).range(1..=98_000))]
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u64).range(1..=190_000))]
     pub entries: u64,
     /// What `cargo bench` says to every benchmark.
     #[arg(long, hide = true)]

@@ -16,8 +16,7 @@ use crate::BenchError;
 use crate::cluster::Cluster;
 use crate::load::Failed;
 
-/// What fills the ledger: the scheme that is made fastest. One requester asks, so a ledger of 100,000 entries
-/// is out of reach: the manifest has 50,000 of one credential's requests remembered.
+/// What fills the ledger: the scheme that is made fastest.
 const SCHEME: Scheme = Scheme::Ed25519;
 /// How many are asked for at a time to fill it, and while the node is away.
 const FILLS: u32 = 64;

@@ -17,6 +17,9 @@ use crate::demo::{DELTA_OF_IMAGES, DemoError, TAU_OF_IMAGES, TAU_OF_PROCESSES, T
 use crate::in_process::REGIONS;
 use crate::network::Network;
 
+/// Most remembered requests of one credential: here one may be all that asks, a benchmark's among them.
+const REQUESTS_OF_A_CREDENTIAL: u64 = 100_000;
+
 /// What a cluster is born of.
 pub struct Mother<'a> {
     /// Where it is to live: made, and nobody else's.
@@ -97,7 +100,11 @@ pub fn bring_up(mother: Mother<'_>, tell: &mut dyn Tell) -> Result<Remote, DemoE
 /// If its image's measurement is none.
 pub fn manifest(plan: &Plan, host: &SimHost, people: &People) -> Result<Manifest, DevError> {
     let governance = Governance { quorum: QUORUM, keys: people.governors(), loosening_delay: HOUR };
-    let mut limits = Limits { tau: TAU_OF_PROCESSES, ..Limits::default() };
+    let mut limits = Limits {
+        tau: TAU_OF_PROCESSES,
+        max_requests_per_credential: REQUESTS_OF_A_CREDENTIAL,
+        ..Limits::default()
+    };
     if plan.guests.is_some() {
         limits.tau = TAU_OF_IMAGES;
         limits.delta = DELTA_OF_IMAGES;
