@@ -153,6 +153,8 @@ fn run(
     while let Some(event) = queues.next() {
         let (mut ticked, mut committed, mut next) = (false, false, Some(event));
         let (began, mut left) = (Instant::now(), TOGETHER);
+        // what follows an admission goes to the boots that are current behind it, so it waits for the view
+        let retired = node.state().retired_boots().len();
         while let Some(event) = next {
             match event {
                 ToNode::Event(event) => {
@@ -172,7 +174,9 @@ fn run(
                 }
             }
             left = left.saturating_sub(1);
-            let goes_on = left > 0 && began.elapsed() < TOGETHER_FOR && !node.is_halted();
+            let is_same = node.state().retired_boots().len() == retired;
+            let goes_on =
+                left > 0 && began.elapsed() < TOGETHER_FOR && is_same && !node.is_halted();
             next = if goes_on { queues.next_waiting() } else { None };
         }
         node.settle(clock.now());

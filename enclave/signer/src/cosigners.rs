@@ -16,6 +16,9 @@ use crate::peer::PeerMessage;
 const ASK_ALL_EVERY: Millis = Millis(1_000);
 /// How long those who were asked alone may take before everybody else is asked too.
 const PATIENCE: Millis = Millis(100);
+/// How long everybody is asked each time once somebody who was asked alone kept silent, so that one that answers first and
+/// then not at all delays no more than one receipt in so long.
+const ASK_ALL_FOR: Millis = Millis(10_000);
 /// How long a node waits for cosignatures that the others give unasked.
 const UNASKED_PATIENCE: Millis = Millis(500);
 
@@ -32,6 +35,7 @@ pub(crate) enum Asked {
 pub(crate) struct Cosigners {
     prompt: BTreeSet<NodeName>,
     asked_all_at: UnixMillis,
+    ask_all_until: UnixMillis,
 }
 
 impl Cosigners {
@@ -43,7 +47,8 @@ impl Cosigners {
             .take(missing)
             .cloned()
             .collect();
-        if prompt.len() == missing && now.since(self.asked_all_at) < ASK_ALL_EVERY {
+        let is_recent = now.since(self.asked_all_at) < ASK_ALL_EVERY;
+        if prompt.len() == missing && is_recent && now >= self.ask_all_until {
             return prompt;
         }
         self.asked_all_at = now;
@@ -56,8 +61,9 @@ impl Cosigners {
     }
 
     /// Those who were asked alone did not answer in time: everybody is asked.
-    pub(crate) fn gave_up(&mut self) {
+    pub(crate) fn gave_up(&mut self, now: UnixMillis) {
         self.prompt.clear();
+        self.ask_all_until = now.saturating_add(ASK_ALL_FOR);
     }
 }
 
@@ -99,7 +105,7 @@ impl Node {
                 Some(Asked::Everybody(_)) => None,
             };
             if patience.is_some_and(|patience| now.since(gathering.since) >= patience) {
-                self.checkpoints.cosigners.gave_up();
+                self.checkpoints.cosigners.gave_up(now);
                 self.ask_for(&mut gathering, now);
             }
             self.checkpoints.for_receipts = Some(gathering);
@@ -130,8 +136,22 @@ mod tests {
         assert_eq!(whom(&mut cosigners, 6_000), names(&["b", "c"]));
         cosigners.answered(first(&["b"]));
         assert_eq!(whom(&mut cosigners, 6_001), names(&["b"]));
-        cosigners.gave_up();
-        assert_eq!(whom(&mut cosigners, 6_002), names(&["b", "c"]));
+    }
+
+    #[test]
+    fn one_that_answers_first_and_then_not_at_all_is_not_asked_alone_for_a_while() {
+        let (mut cosigners, others) = (Cosigners::default(), names(&["b", "c"]));
+        let whom =
+            |cosigners: &mut Cosigners, at| cosigners.whom(others.clone(), 1, UnixMillis(at));
+        assert_eq!(whom(&mut cosigners, 5_000), names(&["b", "c"]));
+        cosigners.answered(first(&["b"]));
+        assert_eq!(whom(&mut cosigners, 5_001), names(&["b"]));
+        cosigners.gave_up(UnixMillis(5_101));
+        cosigners.answered(first(&["b"]));
+        assert_eq!(whom(&mut cosigners, 5_102), names(&["b", "c"]));
+        assert_eq!(whom(&mut cosigners, 15_100), names(&["b", "c"]));
+        cosigners.answered(first(&["b"]));
+        assert_eq!(whom(&mut cosigners, 15_101), names(&["b"]));
     }
 
     #[test]

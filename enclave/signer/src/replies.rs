@@ -217,6 +217,7 @@ impl Node {
         for (_, proposed_at) in self.early_freezes.values_mut() {
             *proposed_at = UnixMillis(0);
         }
+        self.finish_what_was_left(now);
         for job in self.signing.jobs.values_mut() {
             if let Phase::Made { propose_at, .. } = &mut job.phase {
                 *propose_at = now;

@@ -212,6 +212,7 @@ impl Node {
     /// Looks at every job: leads what is this node's turn, proposes what is made, drops what is too
     /// late.
     pub(crate) fn drive_signing(&mut self, now: UnixMillis) {
+        self.finish_what_is_late(now);
         let late: Vec<u64> = self
             .signing
             .jobs
@@ -234,6 +235,30 @@ impl Node {
             if !(starved && wants_triples(scheme)) {
                 starved |= self.drive_job(index, now);
             }
+        }
+    }
+
+    /// Makes the signatures whose last step was left to another who has not shown them in time.
+    fn finish_what_is_late(&mut self, now: UnixMillis) {
+        let runs: Vec<RunId> = self
+            .signing
+            .jobs
+            .values()
+            .filter(|job| now > job.permit.release_by())
+            .filter_map(|job| match &job.phase {
+                Phase::Running { run, .. } => Some(*run),
+                Phase::Open { .. } | Phase::Made { .. } => None,
+            })
+            .collect();
+        for run in runs {
+            self.finish_run(run, now);
+        }
+    }
+
+    /// Makes every signature whose last step was left to another: who was to propose it may have gone.
+    pub(crate) fn finish_what_was_left(&mut self, now: UnixMillis) {
+        for run in self.runs.which(|slot| matches!(slot.role, Role::Sign { .. })) {
+            self.finish_run(run, now);
         }
     }
 

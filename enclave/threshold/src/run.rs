@@ -189,6 +189,12 @@ pub trait Machine: sealed::Sealed {
     fn deliver(&mut self, from: PartyId, chunk: Chunk) -> Result<(), RunError>;
     #[doc(hidden)]
     fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError>;
+    /// Whether this party has said all that it will say and has all that it needs. What is left tells nobody
+    /// anything, so that it cannot be late.
+    #[doc(hidden)]
+    fn is_complete(&self) -> bool {
+        false
+    }
 }
 
 enum State<M> {
@@ -260,6 +266,10 @@ impl<M: Machine> Driven<M> {
         }
     }
 
+    fn is_late(&self, now: UnixMillis) -> bool {
+        now > self.deadline && self.machine().is_some_and(|machine| !machine.is_complete())
+    }
+
     /// Brings the deadline forward, never back.
     pub(crate) fn end_by(&mut self, deadline: UnixMillis) {
         self.deadline = self.deadline.min(deadline);
@@ -271,7 +281,7 @@ impl<M: Machine> Driven<M> {
         now: UnixMillis,
         change: impl FnOnce(&mut M) -> Result<(), RunError>,
     ) -> Result<Step<M::Output>, RunError> {
-        if matches!(self.state, State::Open(_)) && now > self.deadline {
+        if self.is_late(now) {
             self.end(State::Burned);
             return Err(RunError::Expired { deadline: self.deadline, now });
         }
@@ -341,7 +351,7 @@ impl<M: Machine> Run for Driven<M> {
             State::Finished => return Err(RunError::Refused { from, why: Refusal::Finished }),
             State::Burned => return Err(RunError::Burned),
         };
-        if now > self.deadline {
+        if self.is_late(now) {
             self.end(State::Burned);
             return Err(RunError::Expired { deadline: self.deadline, now });
         }
@@ -355,7 +365,7 @@ impl<M: Machine> Run for Driven<M> {
     }
 
     fn expire(&mut self, now: UnixMillis) -> bool {
-        if matches!(self.state, State::Open(_)) && now > self.deadline {
+        if self.is_late(now) {
             self.end(State::Burned);
         }
         !matches!(self.state, State::Open(_))

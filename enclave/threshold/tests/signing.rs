@@ -15,8 +15,8 @@ use casemate_proto::{
     DerivationPath,
     derive::{derive_ed25519, derive_secp256k1},
 };
-use casemate_threshold::{Purpose, TripleRun, verify_ecdsa, verify_ed25519};
-use common::{End, NOW, Net, World, participants, party, permit_frost};
+use casemate_threshold::{Purpose, Run, TripleRun, verify_ecdsa, verify_ed25519};
+use common::{End, LATE, Net, World, participants, party, permit_frost};
 
 #[test]
 fn ecdsa_two_of_three_signs_with_every_pair_and_path() {
@@ -124,7 +124,10 @@ fn frost_party_that_leaves_the_last_step_says_all_that_others_need_and_makes_it_
     assert!(net.ends.contains_key(&one) && !net.ends.contains_key(&other));
     let run = net.runs.get_mut(&other).unwrap();
     assert!(run.is_complete());
-    let step = run.finish(NOW).unwrap();
+    // what is left tells nobody anything: no deadline ends it, and a late word of a peer does not either
+    assert!(!run.expire(LATE), "it lacks nothing");
+    assert!(run.receive(one, b"late", LATE).is_err());
+    let step = run.finish(LATE).unwrap();
     assert!(step.send.is_empty() && !run.is_complete());
     let End::Done(first) = net.ends.remove(&one).unwrap() else { panic!("not done") };
     assert_eq!(step.done, Some(first));

@@ -174,10 +174,11 @@ impl<S: Suite> Driven<FrostSign<S>> {
     /// Whether nothing is missing but the step that was left.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.machine().is_some_and(|machine| machine.last_step_left && machine.is_complete())
+        self.machine().is_some_and(Machine::is_complete)
     }
 
-    /// Makes the step that was left, now or as soon as it can be.
+    /// Makes the step that was left, now or as soon as it can be. Once the run is complete no deadline ends it: all
+    /// of its messages are out, and this makes none.
     ///
     /// # Errors
     /// If the run has ended, or what came is not a signature.
@@ -194,7 +195,7 @@ impl<S: Suite> Driven<FrostSign<S>> {
 
 impl<S: Suite> FrostSign<S> {
     /// Whether all shares are in, this party's among them.
-    fn is_complete(&self) -> bool {
+    fn has_all_shares(&self) -> bool {
         let signers = self.theirs.len().saturating_add(1);
         self.package.is_some() && self.shares.len() == signers
     }
@@ -284,6 +285,10 @@ impl<S: Suite> Machine for FrostSign<S> {
         let share = SignatureShare::deserialize(share).map_err(|_| undecodable(from))?;
         self.shares.insert(from, (Hash32::new(hash), share));
         Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.last_step_left && self.has_all_shares()
     }
 
     fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError> {
