@@ -109,7 +109,7 @@ impl Checkpoints {
         self.newest = None;
         self.for_receipts = None;
         self.unasked.clear();
-        self.cosigners.gave_up();
+        self.cosigners.forget();
     }
 }
 

@@ -60,6 +60,11 @@ impl Cosigners {
         self.prompt = first;
     }
 
+    /// Who is there has changed.
+    pub(crate) fn forget(&mut self) {
+        self.prompt.clear();
+    }
+
     /// Those who were asked alone did not answer in time: everybody is asked.
     pub(crate) fn gave_up(&mut self, now: UnixMillis) {
         self.prompt.clear();
