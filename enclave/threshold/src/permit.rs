@@ -23,8 +23,8 @@ impl Authorised {
     /// Asserts that the entry which causes `run` is committed, that this node's own evaluation
     /// allows it, and that its limits are charged.
     ///
-    /// `subject` is the ECDSA digest, or [`crate::context::ed25519_subject`] or
-    /// [`crate::context::bip340_subject`] of the message.
+    /// `subject` is the ECDSA digest, or [`crate::ed25519_subject`] or
+    /// [`crate::bip340_subject`] of the message.
     /// `release_by` is the entry's time plus τ.
     #[must_use]
     pub const fn dangerous_assert_committed_and_allowed(
