@@ -11,7 +11,8 @@ use casemate_replication::genesis::{GenesisRun, Outgoing};
 use casemate_signer::{BootSecret, Node, NodeConfig};
 use tokio::time::Instant;
 
-use crate::core::{Common, Cut, Refusal};
+use crate::connected::Cut;
+use crate::core::{Common, Refusal};
 use crate::envelope::{self, Kind};
 use crate::joining::EVIDENCE_LIFE;
 use crate::links::{Link, LinkPolicy};

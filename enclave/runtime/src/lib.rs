@@ -20,6 +20,7 @@ pub mod telemetry;
 
 mod birth;
 mod clock;
+mod connected;
 mod control;
 mod core;
 mod envelope;

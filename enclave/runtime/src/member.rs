@@ -20,7 +20,8 @@ use casemate_signer::{Bytes, Event, Handover, Node, Output};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::core::{Common, Cut, Said};
+use crate::connected::Cut;
+use crate::core::{Common, Said};
 use crate::envelope::{self, Kind};
 use crate::links::Link;
 use crate::thread::{FromNode, NodeHandle};

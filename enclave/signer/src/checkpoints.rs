@@ -15,20 +15,15 @@ use casemate_audit::{
     VerifierKey, verify_checkpoint,
 };
 use casemate_ledger::apply::LOG_KEY;
-use casemate_proto::hash::tagged_hash;
 use casemate_proto::ids::Hash32;
-use casemate_proto::{DerivationPath, KeyName, Millis, NodeName, UnixMillis};
-use casemate_threshold::Purpose;
-use casemate_threshold::{
-    Authorised, KeyEpoch, KeyRef, Misuse, RunContext, RunError, RunId, RunSpec, ed25519_subject,
-};
+use casemate_proto::{KeyName, Millis, NodeName, UnixMillis};
 
 use crate::bounded::PerPeer;
 use crate::cosigners::{Asked, Cosigners};
 use crate::event::HaltReason;
+use crate::log_signature::StartLog;
 use crate::node::Node;
 use crate::peer::PeerMessage;
-use crate::runs::Role;
 
 /// How long a checkpoint to publish waits for more than t cosignatures.
 const GATHER_ALL: Millis = Millis(250);
@@ -41,7 +36,7 @@ const ASK_AFTER: u64 = 2;
 const MAX_EARLY: usize = 64;
 
 /// The log key's part of a checkpoint.
-enum LogPart {
+pub(crate) enum LogPart {
     NotWanted,
     Running,
     Have([u8; 64]),
@@ -54,7 +49,7 @@ pub(crate) struct Gathering {
     /// Who was asked; nobody yet, where they are about to say it unasked.
     pub(crate) asked: Option<Asked>,
     pub(crate) since: UnixMillis,
-    log: LogPart,
+    pub(crate) log: LogPart,
 }
 
 /// A cosignature that nobody had asked for when it came. It is verified when it is used.
@@ -65,17 +60,7 @@ struct Unasked {
     signature: [u8; 64],
 }
 
-/// A leader's word for a log signature, as it came.
-#[derive(Clone, Debug)]
-pub(crate) struct StartLog {
-    pub(crate) size: u64,
-    pub(crate) root: Hash32,
-    pub(crate) participants: Vec<NodeName>,
-    pub(crate) number: u64,
-    pub(crate) epoch: u64,
-}
-
-enum Early {
+pub(crate) enum Early {
     Cosign { size: u64, root: Hash32 },
     Log(StartLog),
 }
@@ -83,7 +68,7 @@ enum Early {
 /// Checkpoints in the making.
 pub(crate) struct Checkpoints {
     pub(crate) for_receipts: Option<Gathering>,
-    for_publishing: Option<Gathering>,
+    pub(crate) for_publishing: Option<Gathering>,
     /// The newest cosigned note that this node made or found good.
     newest: Option<(u64, String)>,
     /// A published note that covers more than this node has applied.
@@ -93,7 +78,7 @@ pub(crate) struct Checkpoints {
     published_at: UnixMillis,
     /// Since when this node has applied more than it has published, or when it last asked.
     behind_since: Option<UnixMillis>,
-    early: PerPeer<Early>,
+    pub(crate) early: PerPeer<Early>,
     /// The newest of each node that this node had no use for when it came.
     unasked: BTreeMap<NodeName, Unasked>,
     /// Up to which size this node has cosigned unasked.
@@ -132,18 +117,12 @@ impl Default for Checkpoints {
     }
 }
 
-fn log_key_name() -> Option<KeyName> {
+pub(crate) fn log_key_name() -> Option<KeyName> {
     KeyName::new(LOG_KEY).ok()
 }
 
-/// The one place where the log key may sign: this node's own checkpoint, and nothing else.
-fn authorise_checkpoint(checkpoint: &Checkpoint, run: RunId, until: UnixMillis) -> Authorised {
-    let subject = ed25519_subject(checkpoint.body().as_bytes());
-    Authorised::dangerous_assert_committed_and_allowed(run, subject, until)
-}
-
 impl Node {
-    fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin { genesis: self.state.genesis(), incarnation: self.state.incarnation() }
     }
 
@@ -154,7 +133,7 @@ impl Node {
     }
 
     /// The log key's public key and epoch, once it is live.
-    fn log_key(&self) -> Option<([u8; 32], u64)> {
+    pub(crate) fn log_key(&self) -> Option<([u8; 32], u64)> {
         let live = self.state.keys().get(&log_key_name()?)?.live.as_ref()?;
         Some((<[u8; 32]>::try_from(live.public_key.as_slice()).ok()?, live.epoch))
     }
@@ -363,7 +342,7 @@ impl Node {
     }
 
     /// This node's checkpoint of a size, if a peer's root is the same; a dispute if it is another.
-    fn own_checkpoint(&mut self, peer: &NodeName, size: u64, root: Hash32) -> Own {
+    pub(crate) fn own_checkpoint(&mut self, peer: &NodeName, size: u64, root: Hash32) -> Own {
         if size > self.state.size() {
             return Own::Ahead;
         }
@@ -413,7 +392,7 @@ impl Node {
         }
     }
 
-    fn finish_gatherings(&mut self, now: UnixMillis) {
+    pub(crate) fn finish_gatherings(&mut self, now: UnixMillis) {
         let t = usize::from(self.threshold);
         let has_enough = |gathering: &Gathering| gathering.lines.len() >= t;
         let is_done = |gathering: &Gathering| {
@@ -502,108 +481,6 @@ impl Node {
         }
     }
 
-    /// A peer leads a log signature with this node in it.
-    pub(crate) fn join_log_signature(&mut self, from: &NodeName, start: StartLog, now: UnixMillis) {
-        let named = |name: &NodeName| start.participants.contains(name);
-        if !named(from) || !named(self.roster.me()) {
-            return;
-        }
-        let epoch = self.log_key().map_or(0, |(_, epoch)| epoch);
-        match self.own_checkpoint(from, start.size, start.root) {
-            // its key went live in an entry that is not applied here yet
-            Own::Is(_) if start.epoch > epoch => {
-                self.checkpoints.early.push(from, Early::Log(start));
-            }
-            Own::Ahead => {
-                self.checkpoints.early.push(from, Early::Log(start));
-            }
-            Own::Is(_) => {
-                // one for each leader: the next one takes the place of the last
-                let of = |role: &Role| matches!(role, Role::Log { leader, .. } if leader == from);
-                for id in self.runs.which(|slot| of(&slot.role)) {
-                    self.end_run(id, &RunError::Burned, now);
-                }
-                if let Err(error) = self.begin_log_signature(from, &start, now) {
-                    tracing::debug!(%from, %error, "log signature not begun");
-                }
-            }
-            Own::No => {}
-        }
-    }
-
-    fn begin_log_signature(
-        &mut self,
-        leader: &NodeName,
-        start: &StartLog,
-        now: UnixMillis,
-    ) -> Result<(), RunError> {
-        let (size, number) = (start.size, start.number);
-        let name = log_key_name().ok_or(Misuse::WrongKey)?;
-        let (_, epoch) = self.log_key().ok_or(Misuse::WrongKey)?;
-        let set = self.run_participants(&start.participants).ok_or(Misuse::NotParticipating)?;
-        if start.epoch != epoch || !start.participants.iter().all(|node| self.holds(&name, node)) {
-            return Err(Misuse::WrongKey.into());
-        }
-        let boot = self.state.current_boot(leader).ok_or(Misuse::NotParticipating)?;
-        let root = self.tree.root_at(size).map_err(|_| Misuse::WrongMessage)?;
-        let checkpoint = Checkpoint::new(&self.origin(), size, root);
-        let message = checkpoint.body().into_bytes();
-        let context = RunContext::new(RunSpec {
-            genesis: self.state.genesis(),
-            incarnation: self.state.incarnation(),
-            purpose: Purpose::Ed25519Sign {
-                key: KeyRef { name: name.clone(), epoch: KeyEpoch(epoch) },
-                path: DerivationPath::root(),
-                subject: ed25519_subject(&message),
-            },
-            participants: set,
-            threshold: self.threshold,
-            log_index: size,
-            // no entry causes it: the leader's boot keeps its numbers apart from the others'
-            entry: tagged_hash("casemate/log-signature-by/v1", &[boot.as_bytes()]),
-            attempt: number,
-        })?;
-        let deadline = now.saturating_add(self.config.attempt_timeout);
-        self.begin_run(
-            context,
-            deadline,
-            Role::Log { size, leader: leader.clone() },
-            now,
-            move |node, claim| {
-                let key = node.keygen.live.get(&name).ok_or(Misuse::WrongKey)?;
-                key.sign(claim, None, message, node.entropy.as_mut())
-            },
-            move |run, id| {
-                run.authorise(authorise_checkpoint(&checkpoint, id, deadline), now).map(Some)
-            },
-        )?;
-        Ok(())
-    }
-
-    pub(crate) fn log_signature_made(
-        &mut self,
-        size: u64,
-        led: bool,
-        signature: [u8; 64],
-        now: UnixMillis,
-    ) {
-        if led
-            && let Some(gathering) = &mut self.checkpoints.for_publishing
-            && gathering.checkpoint.size == size
-        {
-            gathering.log = LogPart::Have(signature);
-            self.finish_gatherings(now);
-        }
-    }
-
-    pub(crate) fn log_signature_failed(&mut self, size: u64, led: bool) {
-        if led
-            && self.checkpoints.for_publishing.as_ref().is_some_and(|g| g.checkpoint.size == size)
-        {
-            self.checkpoints.for_publishing = None;
-        }
-    }
-
     /// The proof that the record which made a key's current epoch live is in the tree of a
     /// checkpoint.
     pub(crate) fn key_inclusion(
@@ -631,7 +508,7 @@ impl Node {
 }
 
 /// What this node makes of a peer's size and root.
-enum Own {
+pub(crate) enum Own {
     /// It is this node's own.
     Is(Checkpoint),
     /// This node is not that far.

@@ -10,9 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casemate_audit::{StoreWriter, Tree};
-use casemate_ledger::{Committed, Effect, EntryBody, Known, State};
+use casemate_ledger::State;
 use casemate_proto::governance::SignedStatement;
-use casemate_proto::hash::sha256;
 use casemate_proto::ids::Hash32;
 use casemate_proto::manifest::{BootRecord, GenesisRecord};
 use casemate_proto::{BootId, NodeName, UnixMillis};
@@ -21,16 +20,18 @@ use zeroize::Zeroize as _;
 
 use crate::answer::Ticket;
 use crate::boot::{BootSecret, Entropy};
-use crate::checkpoints::{Checkpoints, StartLog};
-use crate::event::{BirthError, Bytes, Event, HaltReason, Handover, JoinError, NodeConfig, Output};
+use crate::checkpoints::Checkpoints;
+use crate::event::{BirthError, Bytes, Event, HaltReason, JoinError, NodeConfig, Output};
 use crate::keygen::Keygen;
+use crate::log_signature::StartLog;
 use crate::peer::PeerMessage;
 use crate::publish::Publisher;
 use crate::recovery::Sealed;
 use crate::requests::Requests;
 use crate::roster::Roster;
-use crate::runs::{Runs, Slot};
+use crate::runs::Runs;
 use crate::signing::Signing;
+use crate::starts::StartSign;
 use crate::stats::{Count, Stats, Timing};
 use crate::tally::Tally;
 use crate::triples::Triples;
@@ -38,9 +39,9 @@ use crate::views::Asks;
 
 /// For how many of the newest leaves a node can give proofs, at 64 bytes each; for older ones the
 /// auditors' stores can.
-const KEPT_LEAVES: u64 = 1 << 20;
+pub(crate) const KEPT_LEAVES: u64 = 1 << 20;
 /// How often older ones are dropped.
-const FORGET_EVERY: u64 = 4_096;
+pub(crate) const FORGET_EVERY: u64 = 4_096;
 
 /// One node.
 pub struct Node {
@@ -399,132 +400,6 @@ impl Node {
         self.out.push(Output::Halt { reason });
     }
 
-    pub(crate) fn apply(&mut self, committed: &Committed, now: UnixMillis) {
-        let known = self.known(&committed.entry().body);
-        let applied = match self.state.apply_knowing(committed, known) {
-            Ok(applied) => applied,
-            Err(error) => return self.halt(error.into()),
-        };
-        self.stats.count(Count::Applied);
-        let index = self.tree.append(applied.record.leaf_hash());
-        self.publisher.record(&applied.record, committed);
-        for effect in &applied.effects {
-            if let Effect::KeyLive { name, .. } = effect {
-                self.publisher.keep_key(&mut self.tree, name, &applied.record);
-            }
-        }
-        if let EntryBody::Statement(signed) = &committed.entry().body {
-            self.early_freezes.remove(&signed.id());
-        }
-        let mut admitted = None;
-        for effect in applied.effects {
-            if let Effect::BootAdmitted { node, boot } = &effect {
-                admitted = Some((node.clone(), *boot));
-            }
-            self.effect(effect, committed, now);
-        }
-        if self.halted {
-            return;
-        }
-        if let Some((node, boot)) = admitted {
-            self.admitted(node, boot, now);
-        }
-        self.answer_entry(&committed.entry().body, index, &applied.verdict, now);
-        self.settle_ahead(index, now);
-        self.resume_early_starts(now);
-        self.drive_job(index, now);
-        self.volunteer(now);
-        self.checkpoints.due = true;
-        if index.checked_rem(FORGET_EVERY) == Some(0) {
-            self.tree.forget_before(index.saturating_sub(KEPT_LEAVES));
-        }
-    }
-
-    /// What this node has verified of an entry before it was one.
-    fn known(&self, body: &EntryBody) -> Known {
-        match body {
-            EntryBody::Request { stamp, body } => {
-                let key = (stamp.credential, Hash32::new(sha256(body)));
-                let waiting = self.requests.waiting.get(&key);
-                Known { stamp: waiting.and_then(|w| w.verified.clone()), ..Known::default() }
-            }
-            EntryBody::Signed { credential, request_id, .. } => {
-                let signature = self.verified_signature(&(*credential, *request_id));
-                Known { signature, ..Known::default() }
-            }
-            _ => Known::default(),
-        }
-    }
-
-    fn effect(&mut self, effect: Effect, committed: &Committed, now: UnixMillis) {
-        match effect {
-            Effect::Sign(permit) => self.allowed(permit, now),
-            Effect::SignatureRecorded { credential, request_id } => {
-                self.signature_recorded(credential, request_id, now);
-            }
-            Effect::Decided { .. }
-            | Effect::GenesisConfirmed
-            | Effect::PolicyInForce { .. }
-            | Effect::Unfrozen { .. }
-            | Effect::BootAdmitted { .. }
-            | Effect::VersionRaised { .. } => {}
-            Effect::GenerateKey { name, .. } => {
-                self.find_job(&name, now);
-                self.resume_early_keygen(now);
-                self.drive_keygen(now);
-            }
-            Effect::KeyLive { name, transcript, .. } => {
-                if let EntryBody::KeyLive(live) = &committed.entry().body {
-                    self.key_live(&name, &transcript, live, now);
-                }
-            }
-            Effect::Frozen { .. } if casemate_proto::sabotaged!("freeze_ignored") => {}
-            Effect::Frozen { .. } => self.burn_signing(now),
-            Effect::BootRetired { boot, .. }
-                if boot == self.boot_id && !casemate_proto::sabotaged!("fence_skipped") =>
-            {
-                self.halt(HaltReason::Retired);
-            }
-            Effect::BootRetired { boot, .. } => {
-                let gone =
-                    |slot: &Slot| slot.participants.as_slice().iter().any(|p| p.boot == boot);
-                for id in self.runs.which(gone) {
-                    self.end_run(id, &RunError::Burned, now);
-                }
-                let state = &self.state;
-                self.triples.retain_boots(|boot| state.is_current(boot));
-                self.asked.retain(|boot, _| state.is_current(boot));
-                self.key_runs.retain(|boot, _| state.is_current(boot));
-                self.heard.retain(|boot| state.is_current(boot));
-                self.drop_stale_candidates();
-                self.checkpoints.forget_newest();
-            }
-        }
-    }
-
-    /// Another boot is admitted: puts out what it needs to begin with, and what it holds no share of
-    /// is to be recovered.
-    fn admitted(&mut self, node: NodeName, boot: BootId, now: UnixMillis) {
-        // whatever its former boot did not answer
-        self.roster.proved_itself(&node);
-        if let Some(tail) = self.publisher.tail(&self.tree) {
-            let snapshot = self.state.to_snapshot();
-            self.out.push(Output::Handover(Handover {
-                node,
-                boot,
-                size: self.state.size(),
-                root: self.state.root(),
-                hash: State::snapshot_hash(&snapshot),
-                snapshot: snapshot.into(),
-                tail: tail.into(),
-            }));
-        } else {
-            tracing::error!(%node, %boot, "no handover: a key's record cannot be proved here");
-        }
-        self.find_jobs(now);
-        self.drive_keygen(now);
-    }
-
     fn peer(&mut self, from: &NodeName, bytes: &[u8], now: UnixMillis) {
         let Some(party) = self.roster.party(from) else { return };
         if from == self.roster.me() {
@@ -544,19 +419,12 @@ impl Node {
                 self.join_triples(from, size, number, participants, now);
             }
             PeerMessage::StartSign { index, attempt, participants, triples, root, epoch } => {
-                let start = crate::signing::StartSign {
-                    index,
-                    attempt,
-                    participants,
-                    triples,
-                    root,
-                    epoch,
-                    ahead: None,
-                };
+                let start =
+                    StartSign { index, attempt, participants, triples, root, epoch, ahead: None };
                 self.join_sign(from, start, now);
             }
             PeerMessage::StartAhead { index, entry, participants, triples, root, epoch } => {
-                let start = crate::signing::StartSign {
+                let start = StartSign {
                     index,
                     attempt: 0,
                     participants,

@@ -418,7 +418,7 @@ const MAY_ASSERT: [(&str, &str); 7] = [
     ("shared/ledger/src/replay.rs", "dangerous_assume"),
     ("enclave/threshold/src/permit.rs", "dangerous_assert_committed_and_allowed"),
     ("enclave/signer/src/signing.rs", "dangerous_assert_committed_and_allowed"),
-    ("enclave/signer/src/checkpoints.rs", "dangerous_assert_committed_and_allowed"),
+    ("enclave/signer/src/log_signature.rs", "dangerous_assert_committed_and_allowed"),
 ];
 
 #[test]
