@@ -1,4 +1,4 @@
-//! The drawing of what the cluster does under load: throughput above, latency below, both against how many
+//! The drawing of what the cluster does under load: throughput above, then latency, memory below, all against how many
 //! requests are under way. All axes are logarithmic: twice as much is as far everywhere.
 
 #![allow(
@@ -13,7 +13,7 @@ use crate::report::Cost;
 use crate::scheme::title;
 
 const WIDTH: f64 = 720.0;
-/// Of one of the two pictures.
+/// Of one of the three pictures.
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 110.0;
@@ -33,7 +33,7 @@ struct Line {
 /// The drawing as SVG. Its text says what is drawn, so that it can be read without being seen.
 #[must_use]
 pub fn drawn(costs: &[Cost]) -> String {
-    let (mut throughput, mut latency) = (Vec::new(), Vec::new());
+    let (mut throughput, mut latency, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for (cost, colour) in costs.iter().zip(COLOURS) {
         let line = |name: &str, is_dashed, of: &dyn Fn(&crate::load::Load) -> f64| Line {
             name: format!("{}{name}", title(cost.scheme)),
@@ -47,17 +47,25 @@ pub fn drawn(costs: &[Cost]) -> String {
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         latency.push(line(" median", false, &|load| millis(load.latency.half)));
         latency.push(line(" 99 of 100", true, &|load| millis(load.latency.most)));
+        memory.push(line(" enclave", false, &|load| mebibytes(load.memory.enclave)));
+        memory.push(line(" parent", true, &|load| mebibytes(load.memory.parent)));
     }
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<title>Throughput and latency against requests at a time</title>\n\
+         font-size=\"12\">\n<title>Throughput, latency and memory against requests at a time</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        2.0 * HEIGHT,
+        3.0 * HEIGHT,
     );
     picture(&mut svg, 0.0, "signatures a second", &throughput);
     picture(&mut svg, HEIGHT, "latency in ms", &latency);
+    picture(&mut svg, 2.0 * HEIGHT, "memory in MiB", &memory);
     svg.push_str("</svg>\n");
     svg
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    // whole KiB, of which no process has more than a `u32` holds
+    f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX)) / 1024.0
 }
 
 /// The powers of a base around all of these.

@@ -193,7 +193,7 @@ impl Report {
                 mebibytes(load.memory.parent),
             )?;
         }
-        writeln!(f, "\n![Throughput and latency under load]({DRAWING})")
+        writeln!(f, "\n![Throughput, latency and memory under load]({DRAWING})")
     }
 
     fn near(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
