@@ -20,7 +20,9 @@ pub mod metrics;
 pub mod mirror;
 pub mod parent;
 pub mod recovery;
+mod stop;
 pub mod store;
 
 pub use config::{Config, ConfigError, Limits, Peer};
 pub use parent::{Parent, StartError, tasks};
+pub use stop::told_to_stop;

@@ -6,9 +6,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use casemate_relay::{Config, Parent, StartError};
+use casemate_relay::{Config, Parent, StartError, told_to_stop};
 use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What stands between an enclave and the world: peer relay, request API, auditors' store.
@@ -69,23 +68,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    let told = told_to_stop().map_err(StartError::Signals)?;
     let parent = Parent::bind(config).await?;
-    parent.run(told_to_stop()).await
-}
-
-/// Returns at SIGTERM or SIGINT.
-async fn told_to_stop() {
-    let wait = async |kind| match signal(kind) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a signal cannot be waited for");
-            core::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
-    }
+    parent.run(told).await
 }

@@ -38,6 +38,9 @@ pub enum StartError {
     /// There is no HTTP client to fetch files with.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[source] reqwest::Error),
+    /// The system lets no signal be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
     /// Something that is to run for ever ended.
     #[error("`{0}` ended unexpectedly")]
     Ended(&'static str),

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use casemate_proto::cbor;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
 use crate::support::{PATIENCE, manifest};
@@ -184,6 +184,17 @@ fn second_start_in_a_folder_is_one_line_with_status_1_and_signals_end_the_first_
         assert_eq!((status, told), (1, line));
         first.signal(signal);
         assert_eq!(first.ended(), 0);
+    }
+}
+
+/// A supervisor may take a parent back the moment it says that it serves, or before.
+#[tokio::test]
+async fn signal_is_not_lost_before_the_future_is_looked_at() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let told = casemate_relay::told_to_stop().unwrap();
+        // by default it would end this very process
+        raise(signal).unwrap();
+        tokio::time::timeout(PATIENCE, told).await.unwrap();
     }
 }
 

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use casemate_proto::NodeName;
-use casemate_relay::{Config, Parent, StartError};
-use tokio::signal::unix::{SignalKind, signal};
+use casemate_relay::{Config, Parent, StartError, told_to_stop};
 
 use super::claim::Claim;
 use super::process::end_with_stdin;
@@ -38,18 +37,7 @@ fn claim(path: &Path, node: &NodeName) -> Result<Claim, DevError> {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    let told = told_to_stop().map_err(StartError::Signals)?;
     let parent = Parent::bind(config).await?;
-    parent.run(told_to_end()).await
-}
-
-/// Returns when this process is told to end. Where the system does not say so it ends at once anyway.
-async fn told_to_end() {
-    let wait = async |kind| match signal(kind) {
-        Ok(mut told) => drop(told.recv().await),
-        Err(_) => core::future::pending().await,
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
-    }
+    parent.run(told).await
 }
