@@ -46,7 +46,8 @@ pub enum CborError {
 /// Encodes a value canonically.
 #[must_use]
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut out = Vec::new();
+    // most values have a few hundred bytes; grown from nothing they would be moved six times
+    let mut out = Vec::with_capacity(512);
     match minicbor::encode(value, &mut out) {
         Ok(()) => out,
         // writing to a Vec cannot fail, and no type of ours makes an encoder error of its own;
@@ -76,12 +77,38 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(
     if extra > 0 {
         return Err(CborError::Trailing { at: end, extra });
     }
-    let again = encode(&value);
-    if again != bytes {
-        let at = again.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-        return Err(CborError::NotCanonical { at });
+    let mut again = Same { expected: bytes, at: 0 };
+    // what cannot be encoded, or to more or fewer bytes, is not the canonical form either
+    if minicbor::encode(&value, &mut again).is_err() || again.at != bytes.len() {
+        return Err(CborError::NotCanonical { at: again.at });
     }
     Ok(value)
+}
+
+/// Takes exactly the expected bytes, and stops at the first other one. Nothing is kept: a comparison with what
+/// came in needs no second copy of it.
+struct Same<'a> {
+    expected: &'a [u8],
+    at: usize,
+}
+
+/// Another byte than expected was written.
+#[derive(Debug)]
+struct Differs;
+
+impl minicbor::encode::Write for Same<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Differs> {
+        let left = self.expected.get(self.at..).unwrap_or_default();
+        if left.starts_with(bytes) {
+            self.at = self.at.saturating_add(bytes.len());
+            return Ok(());
+        }
+        let same = left.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+        self.at = self.at.saturating_add(same);
+        Err(Differs)
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +141,24 @@ mod tests {
             decode::<Sample>(&hex("a3 00 07 01 42 0102 02 00"), 100),
             Err(CborError::NotCanonical { at: 0 })
         );
+    }
+
+    /// The byte that is named is the first that an encoder would not have written there.
+    #[test]
+    fn every_other_byte_is_refused_where_it_stands() {
+        let canonical = encode(&Sample { number: 7, bytes: vec![1, 2, 3] });
+        for at in 0..canonical.len() {
+            for other in 0..=u8::MAX {
+                let mut bytes = canonical.clone();
+                bytes[at] = other;
+                match decode::<Sample>(&bytes, 100) {
+                    // another value, written as it should be
+                    Ok(value) => assert_eq!(encode(&value), bytes),
+                    Err(CborError::NotCanonical { at: told }) => assert!(told <= at, "{bytes:?}"),
+                    Err(_) => {}
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::ids::Hash32;
@@ -66,10 +66,38 @@ impl fmt::Debug for CredentialId {
 
 /// A public key that is a valid point of its algorithm: 33 bytes SEC1 compressed for P-256,
 /// 32 bytes for Ed25519 (not of small order).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// It is read once, when it is made: finding a point's other coordinate would otherwise be a third of what verifying
+/// a signature takes. It is its algorithm and bytes all the same: they alone are compared and encoded.
+#[derive(Clone)]
 pub struct PublicKey {
     algorithm: Algorithm,
     bytes: Vec<u8>,
+    verifier: Verifier,
+}
+
+/// A key as the code reads it that verifies with it.
+#[derive(Clone)]
+enum Verifier {
+    P256(ParsedPublicKey),
+    Ed25519(ed25519_dalek::VerifyingKey),
+}
+
+impl Verifier {
+    fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::P256 | Algorithm::WebauthnP256 => {
+                // by both: who signs with such keys uses other libraries than who verifies
+                p256::ecdsa::VerifyingKey::from_sec1_bytes(bytes).ok()?;
+                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes).ok().map(Self::P256)
+            }
+            Algorithm::Ed25519 => {
+                let array = <[u8; 32]>::try_from(bytes).ok()?;
+                let key = ed25519_dalek::VerifyingKey::from_bytes(&array).ok()?;
+                (!key.is_weak()).then_some(Self::Ed25519(key))
+            }
+        }
+    }
 }
 
 /// Why a public key or a signature is refused.
@@ -114,19 +142,8 @@ impl PublicKey {
         if bytes.len() != expected {
             return Err(wrong());
         }
-        match algorithm {
-            Algorithm::P256 | Algorithm::WebauthnP256 => {
-                p256::ecdsa::VerifyingKey::from_sec1_bytes(bytes).map_err(|_| wrong())?;
-            }
-            Algorithm::Ed25519 => {
-                let array = <[u8; 32]>::try_from(bytes).map_err(|_| wrong())?;
-                let key = ed25519_dalek::VerifyingKey::from_bytes(&array).map_err(|_| wrong())?;
-                if key.is_weak() {
-                    return Err(wrong());
-                }
-            }
-        }
-        Ok(Self { algorithm, bytes: bytes.to_vec() })
+        let verifier = Verifier::new(algorithm, bytes).ok_or_else(wrong)?;
+        Ok(Self { algorithm, bytes: bytes.to_vec(), verifier })
     }
 
     /// From an algorithm and hex, with or without `0x`.
@@ -166,29 +183,48 @@ impl PublicKey {
     /// # Errors
     /// If it does not verify, or the credential is a passkey.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), CredentialError> {
-        let bad = || CredentialError::BadSignature { credential: self.id() };
-        match self.algorithm {
-            Algorithm::P256 => self.verify_p256(message, signature),
-            Algorithm::Ed25519 => {
-                let array = <[u8; 32]>::try_from(self.bytes.as_slice()).map_err(|_| bad())?;
-                let key = ed25519_dalek::VerifyingKey::from_bytes(&array).map_err(|_| bad())?;
-                key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature))
-                    .map_err(|_| bad())
-            }
-            Algorithm::WebauthnP256 => Err(CredentialError::PasskeyOnly { credential: self.id() }),
+        if self.algorithm == Algorithm::WebauthnP256 {
+            return Err(CredentialError::PasskeyOnly { credential: self.id() });
         }
+        self.verify_as_any(message, signature)
     }
 
-    /// Checks a P-256 signature whatever the credential is for; a WebAuthn assertion's own
+    /// Checks a signature whatever the credential is for; a WebAuthn assertion's own
     /// signature is checked with it.
-    pub(crate) fn verify_p256(
+    pub(crate) fn verify_as_any(
         &self,
         message: &[u8],
         signature: &[u8; 64],
     ) -> Result<(), CredentialError> {
-        let bad = || CredentialError::BadSignature { credential: self.id() };
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.bytes);
-        key.verify(message, signature).map_err(|_| bad())
+        let verifies = match &self.verifier {
+            Verifier::P256(key) => key.verify_sig(message, signature).is_ok(),
+            Verifier::Ed25519(key) => {
+                let signature = ed25519_dalek::Signature::from_bytes(signature);
+                key.verify_strict(message, &signature).is_ok()
+            }
+        };
+        if verifies { Ok(()) } else { Err(CredentialError::BadSignature { credential: self.id() }) }
+    }
+
+    fn identity(&self) -> (Algorithm, &[u8]) {
+        (self.algorithm, &self.bytes)
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+impl Eq for PublicKey {}
+impl PartialOrd for PublicKey {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for PublicKey {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.identity().cmp(&other.identity())
     }
 }
 

@@ -341,7 +341,7 @@ impl Assertion {
         let signature = p256::ecdsa::Signature::from_der(&self.signature)
             .map_err(|_| WebauthnError::SignatureEncoding)?;
         let message = [self.authenticator_data.as_slice(), &sha256(&self.client_data)].concat();
-        key.verify_p256(&message, &signature.to_bytes().into())?;
+        key.verify_as_any(&message, &signature.to_bytes().into())?;
         ClientData::parse(&self.client_data)?.check(rp, challenge)?;
         check_authenticator_data(&self.authenticator_data, rp)
     }

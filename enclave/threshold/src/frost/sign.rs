@@ -63,13 +63,15 @@ pub struct FrostSign<S: Suite> {
     message: Vec<u8>,
     subject: Hash32,
     permitted: bool,
-    announced: bool,
     /// Whether aggregating waits until it is asked for.
     last_step_left: bool,
     /// Taken to make the share; none afterwards.
     nonces: Option<SigningNonces<S>>,
     mine: SigningCommitments<S>,
-    theirs: BTreeMap<PartyId, SigningCommitments<S>>,
+    /// The same as it was sent; none before.
+    announced: Option<Vec<u8>>,
+    /// What the others sent, with its bytes: to encode points again costs more than to keep them.
+    theirs: BTreeMap<PartyId, (SigningCommitments<S>, Vec<u8>)>,
     /// What is signed by whom with which commitments, and the commitments' hash, once fixed.
     package: Option<(SigningPackage<S>, Hash32)>,
     shares: BTreeMap<PartyId, (Hash32, SignatureShare<S>)>,
@@ -131,10 +133,10 @@ impl<S: Suite> Driven<FrostSign<S>> {
             subject: S::subject(&message),
             message,
             permitted,
-            announced: false,
             last_step_left: false,
             nonces: Some(nonces),
             mine,
+            announced: None,
             theirs: BTreeMap::new(),
             package: None,
             shares: BTreeMap::new(),
@@ -207,16 +209,19 @@ impl<S: Suite> FrostSign<S> {
         if !self.permitted || self.theirs.len() != others {
             return Ok(());
         }
+        let Some(announced) = &self.announced else { return Ok(()) };
         let Some(nonces) = self.nonces.take() else { return Ok(()) };
-        let mut commitments: BTreeMap<Identifier<S>, SigningCommitments<S>> =
-            BTreeMap::from([(io.me().to_frost()?, self.mine)]);
-        for (party, theirs) in &self.theirs {
-            commitments.insert(party.to_frost()?, *theirs);
+        let mut commitments = BTreeMap::from([(io.me().to_frost()?, self.mine)]);
+        let mut sent = BTreeMap::from([(io.me().to_frost()?, announced)]);
+        for (party, (theirs, bytes)) in &self.theirs {
+            let identifier: Identifier<S> = party.to_frost()?;
+            commitments.insert(identifier, *theirs);
+            sent.insert(identifier, bytes);
         }
         let mut seen = Vec::new();
-        for (identifier, commitments) in &commitments {
+        for (identifier, bytes) in sent {
             seen.extend_from_slice(&identifier.serialize());
-            seen.extend_from_slice(&commitments.serialize().map_err(|e| Abort::library(&e))?);
+            seen.extend_from_slice(bytes);
         }
         let run = io.context().id();
         let hash = tagged_hash("casemate/threshold/commitments/v1", &[run.0.as_bytes(), &seen]);
@@ -277,7 +282,7 @@ impl<S: Suite> Machine for FrostSign<S> {
         if chunk.lane == COMMITMENT_LANE {
             let commitments =
                 SigningCommitments::deserialize(&chunk.bytes).map_err(|_| undecodable(from))?;
-            self.theirs.insert(from, commitments);
+            self.theirs.insert(from, (commitments, chunk.bytes.clone()));
             return Ok(());
         }
         let (hash, share) = chunk.bytes.split_at_checked(32).ok_or_else(|| undecodable(from))?;
@@ -292,10 +297,10 @@ impl<S: Suite> Machine for FrostSign<S> {
     }
 
     fn advance(&mut self, io: &mut Io<'_>) -> Result<Option<Self::Output>, RunError> {
-        if !self.announced {
-            self.announced = true;
+        if self.announced.is_none() {
             let bytes = self.mine.serialize().map_err(|e| Abort::library(&e))?;
-            io.broadcast(COMMITMENT_LANE, bytes);
+            io.broadcast(COMMITMENT_LANE, bytes.clone());
+            self.announced = Some(bytes);
         }
         self.sign_share(io)?;
         if self.last_step_left {
