@@ -567,6 +567,30 @@ fn frost_blames_nobody_where_signers_saw_different_commitments() {
     }
 }
 
+/// The library would read over the bytes, and they are part of what signers compare.
+#[test]
+fn frost_names_who_sent_bytes_behind_its_commitments() {
+    let mut world = World::new(5, 3, 24);
+    let keys = world.ed25519_live("cold");
+    let runs = world.frost_sign_runs(&keys, &participants(&[0, 1, 4]), "m", b"x");
+    let mut net = Net::new(runs, 24);
+    net.start();
+    net.pump(|_, mut packet| {
+        if packet.from == party(4) && packet.to == party(1) {
+            packet.bytes = edit(&packet, |m| m.chunks[0].bytes.push(0));
+        }
+        vec![packet]
+    });
+    permit_frost(&mut net, b"x");
+    net.pump(|_, p| vec![p]);
+    let ends = net.ends();
+    let (_, End::Failed(error)) = ends.iter().find(|(p, _)| **p == party(1)).unwrap() else {
+        panic!("it signs")
+    };
+    assert_eq!(error.culprits(), [party(4)]);
+    assert!(matches!(error, RunError::PeerMisbehaved { what: Misbehaviour::Undecodable, .. }));
+}
+
 #[test]
 fn i8_runs_of_one_key_never_repeat_a_nonce_commitment() {
     let mut world = World::new(3, 2, 25);

@@ -77,9 +77,10 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(
     if extra > 0 {
         return Err(CborError::Trailing { at: end, extra });
     }
-    let mut again = Same { expected: bytes, at: 0 };
+    let mut again = Same { expected: bytes, at: 0, differs: false };
     // what cannot be encoded, or to more or fewer bytes, is not the canonical form either
-    if minicbor::encode(&value, &mut again).is_err() || again.at != bytes.len() {
+    let encoded = minicbor::encode(&value, &mut again).is_ok();
+    if !encoded || again.differs || again.at != bytes.len() {
         return Err(CborError::NotCanonical { at: again.at });
     }
     Ok(value)
@@ -90,6 +91,7 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(
 struct Same<'a> {
     expected: &'a [u8],
     at: usize,
+    differs: bool,
 }
 
 /// Another byte than expected was written.
@@ -101,12 +103,16 @@ impl minicbor::encode::Write for Same<'_> {
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Differs> {
         let left = self.expected.get(self.at..).unwrap_or_default();
-        if left.starts_with(bytes) {
+        if !self.differs && left.starts_with(bytes) {
             self.at = self.at.saturating_add(bytes.len());
             return Ok(());
         }
-        let same = left.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-        self.at = self.at.saturating_add(same);
+        if !self.differs {
+            let same = left.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+            self.at = self.at.saturating_add(same);
+        }
+        // stays so, should an encoder go on after an error
+        self.differs = true;
         Err(Differs)
     }
 }
@@ -143,22 +149,35 @@ mod tests {
         );
     }
 
-    /// The byte that is named is the first that an encoder would not have written there.
+    /// Whatever one byte is turned to: what is taken is a value in its own encoding.
     #[test]
-    fn every_other_byte_is_refused_where_it_stands() {
+    fn nothing_is_taken_but_what_an_encoder_writes() {
         let canonical = encode(&Sample { number: 7, bytes: vec![1, 2, 3] });
         for at in 0..canonical.len() {
             for other in 0..=u8::MAX {
                 let mut bytes = canonical.clone();
                 bytes[at] = other;
                 match decode::<Sample>(&bytes, 100) {
-                    // another value, written as it should be
                     Ok(value) => assert_eq!(encode(&value), bytes),
                     Err(CborError::NotCanonical { at: told }) => assert!(told <= at, "{bytes:?}"),
                     Err(_) => {}
                 }
             }
         }
+    }
+
+    /// Writes over what differs, as an encoder would that goes on after an error.
+    #[test]
+    fn comparison_that_failed_stays_failed() {
+        use minicbor::encode::Write as _;
+        let mut same = Same { expected: &[1, 2, 3], at: 0, differs: false };
+        assert!(same.write_all(&[1, 2]).is_ok());
+        assert!(same.write_all(&[4]).is_err());
+        assert!(same.write_all(&[3]).is_err());
+        assert_eq!(same.at, 2);
+        let mut same = Same { expected: &[1], at: 0, differs: false };
+        assert!(same.write_all(&[1, 2]).is_err());
+        assert_eq!((same.at, same.differs), (1, true));
     }
 
     #[test]

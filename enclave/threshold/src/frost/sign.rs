@@ -210,6 +210,11 @@ impl<S: Suite> FrostSign<S> {
             return Ok(());
         }
         let Some(announced) = &self.announced else { return Ok(()) };
+        let padded = |(_, bytes): &&(_, Vec<u8>)| bytes.len() != announced.len();
+        if let Some((party, _)) = self.theirs.iter().find(|(_, sent)| padded(sent)) {
+            // the library reads over bytes behind the commitments; nobody honest sends any
+            return Err(undecodable(*party));
+        }
         let Some(nonces) = self.nonces.take() else { return Ok(()) };
         let mut commitments = BTreeMap::from([(io.me().to_frost()?, self.mine)]);
         let mut sent = BTreeMap::from([(io.me().to_frost()?, announced)]);
@@ -218,13 +223,15 @@ impl<S: Suite> FrostSign<S> {
             commitments.insert(identifier, *theirs);
             sent.insert(identifier, bytes);
         }
-        let mut seen = Vec::new();
+        // Each is a part of its own. Strung together, two signers could place theirs so that others, who were
+        // sent other commitments, see the same string: one of those would be blamed for its honest share.
+        let mut seen = vec![io.context().id().0.as_bytes().to_vec()];
         for (identifier, bytes) in sent {
-            seen.extend_from_slice(&identifier.serialize());
-            seen.extend_from_slice(bytes);
+            seen.push(identifier.serialize());
+            seen.push(bytes.clone());
         }
-        let run = io.context().id();
-        let hash = tagged_hash("casemate/threshold/commitments/v1", &[run.0.as_bytes(), &seen]);
+        let parts: Vec<&[u8]> = seen.iter().map(Vec::as_slice).collect();
+        let hash = tagged_hash("casemate/threshold/commitments/v2", &parts);
         let package = SigningPackage::new(commitments, &self.message);
         let share = round2::sign(&package, &nonces, &self.share.package);
         drop(nonces);
