@@ -49,7 +49,11 @@ pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     // most values have a few hundred bytes; grown from nothing they would be moved six times
     let mut out = Vec::with_capacity(512);
     match minicbor::encode(value, &mut out) {
-        Ok(()) => out,
+        Ok(()) => {
+            // what is kept, or waits in a queue that counts bytes, takes no more than it is
+            out.shrink_to_fit();
+            out
+        }
         // writing to a Vec cannot fail, and no type of ours makes an encoder error of its own;
         // an empty encoding decodes as nothing, so even then nothing would be accepted
         Err(_) => Vec::new(),
